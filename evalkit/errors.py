@@ -1,0 +1,41 @@
+"""The exception tree.
+
+    EvalkitError            a user's error: printed as one line, exit status 1
+    ├── ConfigError         a YAML, a template, a registry entry or an option
+    ├── DataError           a data set: missing, damaged or of another shape
+    ├── FrameError          coordinates that cannot be converted between frames
+    ├── StoreError          a run folder: locked, damaged or of another run
+    └── AdapterError        a model that cannot be loaded or asked
+        └── Unavailable     what this machine lacks for it (a package, a key, a checkpoint)
+
+Anything else that is raised is a bug and keeps its traceback. Messages say where, what was
+found, what is allowed and what to do.
+"""
+
+
+class EvalkitError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ConfigError(EvalkitError):
+    """A YAML file, a template, a registry entry or an option is wrong."""
+
+
+class DataError(EvalkitError):
+    """A data set is missing, damaged or not of the shape the task needs."""
+
+
+class FrameError(EvalkitError):
+    """Coordinates cannot be converted between the declared frames."""
+
+
+class StoreError(EvalkitError):
+    """A run folder is locked, damaged or belongs to another run."""
+
+
+class AdapterError(EvalkitError):
+    """A model cannot be loaded, or refuses to be asked at all."""
+
+
+class Unavailable(AdapterError):
+    """This machine lacks something the model needs; the message says what, and how to get it."""

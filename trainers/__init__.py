@@ -1,0 +1,1 @@
+"""Trainers of the NTP and NTP+KLAL checkpoints."""
