@@ -1,0 +1,91 @@
+"""What all commands share: folders, --json, one-line errors."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from evalkit.errors import EvalkitError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+EXIT_USER_ERROR = 1
+EXIT_UNFINISHED = 3
+
+data_option = click.option(
+    "--data",
+    "data_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Folder of the data sets.",
+)
+results_option = click.option(
+    "--results",
+    "results_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of runs, tables and leaderboard.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else on standard output."
+)
+tasks_option = click.option(
+    "--tasks",
+    "tasks_dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of task files, instead of those that come with evalkit.",
+)
+models_option = click.option(
+    "--models",
+    "models_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A registry file of your own; its entries are added to those that come with evalkit.",
+)
+
+
+class Group(click.Group):
+    """Prints a user's error as one line with exit status 1; bugs keep their traceback.
+
+    --data and --results are accepted by every command, also where there is nothing to do with them,
+    so that scripts can pass them throughout.
+    """
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except EvalkitError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(EXIT_USER_ERROR)
+
+    def add_command(self, command: click.Command, name: str | None = None) -> None:
+        _accept_folders(command)
+        super().add_command(command, name)
+
+
+def _accept_folders(command: click.Command) -> None:
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            _accept_folders(child)
+        return
+    known = {option for parameter in command.params for option in parameter.opts}
+    for flag in ("--data", "--results"):
+        if flag not in known:
+            command.params.append(click.Option([flag], hidden=True, expose_value=False))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; a number that is none (NaN) would be a bug."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, on standard error."""
+    click.echo(text, err=True)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"

@@ -1,0 +1,222 @@
+"""evalkit run: one model on one task."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.cli.common import (
+    EXIT_UNFINISHED,
+    data_option,
+    json_option,
+    models_option,
+    note,
+    percent,
+    print_json,
+    results_option,
+    tasks_option,
+)
+
+if TYPE_CHECKING:
+    from evalkit.records import Adapter
+    from evalkit.runner import Plan
+    from model_adapters import ModelEntry
+
+
+@click.command("run")
+@click.option("--model", "model_name", required=True, help="A name of the registry; see `evalkit models`.")
+@click.option("--task", "task_name", required=True, help="A name of `evalkit tasks`, or a task file.")
+@click.option("--split", "split_name", help="Split of the data set.  [default: the task's first]")
+@click.option("--limit", type=click.IntRange(min=1), help="A seeded sample of N, classes in proportion.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --limit and of the intervals.")
+@click.option("--trained-on", metavar="TASK", help="Which checkpoint of a trained model.  [default: the task]")
+@click.option("--checkpoint", metavar="PATH", help="A checkpoint folder or Hub id, instead of the registry's.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the model's adapter.")
+@click.option("--dry-run", is_flag=True, help="Say what would be asked, and ask nothing.")
+@click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="Stop before this is exceeded.")
+@data_option
+@results_option
+@tasks_option
+@models_option
+@json_option
+def run_command(
+    model_name: str,
+    task_name: str,
+    split_name: str | None,
+    limit: int | None,
+    seed: int,
+    trained_on: str | None,
+    checkpoint: str | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    max_cost: float | None,
+    data_dir: Path,
+    results_dir: Path,
+    tasks_dir: Path | None,
+    models_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a model on a task.
+
+    Every reply is on disk before the next counts. The same command again does nothing, or finishes
+    what is missing: after a kill, a crash or failed replies nothing that is stored is asked twice.
+
+    Exit status: 0 done; 1 an error of yours; 2 usage; 3 unfinished.
+    """
+    from evalkit.datasets.disk import read_split
+    from evalkit.prompts import resolve_frame
+    from evalkit.runner import execute, make_plan, summary
+    from evalkit.store import RunStore
+    from evalkit.task import load_task
+    from model_adapters import get_entry, identity, load_adapter
+    from model_adapters.registry import require_checkpoint
+
+    task = load_task(task_name, tasks_dir)
+    entry = get_entry(model_name, models_file)
+    if entry.per_task and checkpoint is None:
+        trained_on = trained_on or task.name
+        load_task(trained_on, tasks_dir)  # a name that exists
+    entry = _settled(entry, trained_on, checkpoint, _parse_settings(settings))
+    if not dry_run:
+        require_checkpoint(entry)
+        _require_runnable(entry)
+    split = read_split(data_dir, task.dataset, split_name or task.splits[0])
+    variant = task.variant(entry.family)
+    plan = make_plan(
+        task,
+        variant,
+        split,
+        model=entry.model_dump(),
+        identity={} if dry_run and entry.adapter is None else identity(entry),
+        frame=resolve_frame(variant, entry.frame and entry.frame.frame(), entry.name),
+        frame_source=variant.frame and ("registry" if variant.frame == "model" else "prompt"),
+        trained_on=trained_on,
+        limit=limit,
+        seed=seed,
+    )
+    folder = results_dir / "runs" / plan.name
+    if dry_run:
+        _show_plan(plan, folder, as_json)
+        return
+    with RunStore(folder) as store:
+        meta = _execute_visibly(plan, store, lambda: load_adapter(entry), max_cost, execute)
+        result = summary(meta, store.rows, folder)
+    show_summary(result, as_json)
+    if result["status"] != "complete":
+        note(_why_unfinished(result))
+        click.get_current_context().exit(EXIT_UNFINISHED)
+
+
+def _settled(
+    entry: "ModelEntry", trained_on: str | None, checkpoint: str | None, settings: dict[str, Any]
+) -> "ModelEntry":
+    if checkpoint is not None:
+        entry = entry.model_copy(update={"checkpoint": checkpoint})
+        return entry.with_settings(settings)
+    return entry.for_task(trained_on).with_settings(settings)
+
+
+def _require_runnable(entry: "ModelEntry") -> None:
+    from evalkit.errors import Unavailable
+    from model_adapters import missing
+
+    if entry.adapter is None or entry.retired:
+        raise Unavailable(f"{entry.name} cannot be run here: {missing(entry)}.")
+
+
+def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE pairs; values are YAML scalars (0.02, true, cuda:0) or flow mappings."""
+    import yaml
+
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{setting!r}: expected KEY=VALUE.", param_hint="--set")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed[key] = value
+    return parsed
+
+
+def _execute_visibly(
+    plan: "Plan",
+    store: Any,
+    load: Callable[[], "Adapter"],
+    max_cost: float | None,
+    execute: Callable[..., dict[str, Any]],
+) -> dict[str, Any]:
+    """Run under a progress bar (on a terminal alone); Ctrl-C ends the run in good order."""
+    from tqdm import tqdm
+
+    done = sum(row["verdict"] != "failed" for row in store.rows.values())
+    label = f"{plan.model['name']} {plan.task.name}"
+    with tqdm(total=len(plan.prompts), initial=done, desc=label, unit="sample", disable=None) as bar:
+        try:
+            return execute(plan, store, load, _Bar(bar), max_cost)
+        except KeyboardInterrupt:
+            bar.close()
+            note("Interrupted.")
+            meta: dict[str, Any] | None = store.read_meta()
+            if meta is None:
+                raise
+            return meta
+
+
+class _Bar:
+    """A tqdm bar with verdict counts; tqdm itself shows rate and remaining time."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def update(self, verdicts: Mapping[str, int]) -> None:
+        self._bar.set_postfix({k: v for k, v in verdicts.items() if v}, refresh=False)
+        self._bar.update(1)
+
+
+def _show_plan(plan: "Plan", folder: Path, as_json: bool) -> None:
+    from evalkit.store import read_rows
+
+    stored = sum(row["verdict"] != "failed" for row in read_rows(folder))
+    facts = {
+        "model": plan.model["name"],
+        "task": plan.task.name,
+        "split": plan.split.name,
+        "n": len(plan.prompts),
+        "n_split": len(plan.split.samples),
+        "stored": stored,
+        "to_ask": len(plan.prompts) - stored,
+        "max_new_tokens": plan.task.max_new_tokens,
+        "first_prompt": plan.prompts[0].text,
+        "run": str(folder),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        click.echo(f"{key.replace('_', ' '):<16} {value}")
+
+
+def show_summary(result: Mapping[str, Any], as_json: bool) -> None:
+    """The outcome of a run, for a person or as JSON."""
+    if as_json:
+        print_json(dict(result))
+        return
+    low, high = result["ci95"]
+    sample = f", a sample of {result['n']} of {result['sample_of']}" if result["sample_of"] else ""
+    mark = "" if result["status"] == "complete" else f"  [{result['status']}]"
+    click.echo(f"{result['model']} on {result['task']}/{result['split']}{sample}{mark}")
+    click.echo(
+        f"  accuracy {percent(result['accuracy'])}  ({result['correct']}/{result['n']}, "
+        f"95 % CI {100 * low:.1f}–{100 * high:.1f} %, {result['ci95_method']})"
+    )
+    click.echo("  " + " · ".join(f"{verdict} {count}" for verdict, count in result["verdicts"].items() if count))
+    click.echo(f"  {result['run']}")
+
+
+def _why_unfinished(result: Mapping[str, Any]) -> str:
+    left = result["n"] - sum(result["verdicts"].values())
+    failed = result["verdicts"]["failed"]
+    return f"Unfinished: {failed} failed, {left} not asked. The same command asks them again, and only them."

@@ -1,0 +1,304 @@
+"""One evaluation, read top to bottom: plan -> ask what is missing -> store each reply -> summary."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from evalkit.datasets.disk import Split
+from evalkit.errors import AdapterError
+from evalkit.frames import Frame
+from evalkit.prompts import make_prompt
+from evalkit.provenance import digest, git_commit, machine, now, versions
+from evalkit.records import VERDICTS, Adapter, Prompt, Reply, Sample
+from evalkit.sampling import stratified
+from evalkit.scoring import SCORED_KEYS, Scorer
+from evalkit.stats import accuracy_interval
+from evalkit.store import SCHEMA, RunStore
+from evalkit.task import PromptVariant, TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that fixes a run before a model is asked.
+
+    model:    the registry entry as stored in run.json; `identity` is the part that changes answers.
+    frame:    of the coordinates in the replies; frame_source says who declared it.
+    """
+
+    task: TaskSpec
+    variant: PromptVariant
+    model: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    frame: Frame | None
+    frame_source: str | None
+    split: Split
+    samples: tuple[Sample, ...]
+    prompts: tuple[Prompt, ...]
+    trained_on: str | None
+    limit: int | None
+    seed: int
+    origin: str = "run"
+
+    @property
+    def scorer(self) -> Scorer:
+        return Scorer(self.task.parser, self.task.metric, self.frame)
+
+    @property
+    def name(self) -> str:
+        """`<model>/<task>-<split>[-trained_on-<task>]-<hash8>`; the hash covers all that changes answers."""
+        trained = f"-trained_on-{self.trained_on}" if self.trained_on else ""
+        covered = {
+            "model": self.identity,
+            "trained_on": self.trained_on,
+            "dataset": self.split.fingerprint,
+            "prompts": digest([[p.sample_id, p.sha256] for p in self.prompts]),
+            "origin": self.origin,
+        }
+        return f"{self.model['name']}/{self.task.name}-{self.split.name}{trained}-{digest(covered)[:8]}"
+
+
+def make_plan(
+    task: TaskSpec,
+    variant: PromptVariant,
+    split: Split,
+    *,
+    model: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    frame: Frame | None,
+    frame_source: str | None,
+    trained_on: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Choose the samples and write the prompts of a run. Raises ConfigError."""
+    samples = stratified(split.samples, limit, seed)
+    prompts = tuple(make_prompt(task, variant, sample) for sample in samples)
+    return Plan(
+        task, variant, model, identity, frame, frame_source, split, samples, prompts, trained_on, limit, seed
+    )
+
+
+class Progress(Protocol):
+    """What a terminal shows of a run."""
+
+    def update(self, verdicts: Mapping[str, int]) -> None: ...
+
+
+def execute(
+    plan: Plan,
+    store: RunStore,
+    load: Callable[[], Adapter],
+    progress: Progress | None = None,
+    max_cost_usd: float | None = None,
+) -> dict[str, Any]:
+    """Ask what has no answer yet and store each reply before the next counts; returns run.json.
+
+    Rows that failed before are asked again. An interrupted or failing adapter leaves a run that
+    the same call finishes; nothing stored is asked twice.
+    """
+    done = {sample_id for sample_id, row in store.rows.items() if row["verdict"] != "failed"}
+    todo = [prompt for prompt in plan.prompts if prompt.sample_id not in done]
+    budget = _Budget(max_cost_usd, plan.model.get("prices"), store.rows.values())
+    if not todo or budget.reached:
+        return _close_run(plan, store, store.read_meta() or new_meta(plan))
+    adapter = load()  # before anything is written: a model that cannot be loaded leaves no run
+    try:
+        meta = _open_run(plan, store, adapter.describe())
+        try:
+            _ask(plan, store, adapter, todo, budget, progress)
+        finally:
+            meta = _close_run(plan, store, meta)
+    finally:
+        adapter.close()
+    return meta
+
+
+def _ask(
+    plan: Plan,
+    store: RunStore,
+    adapter: Adapter,
+    todo: list[Prompt],
+    budget: "_Budget",
+    progress: Progress | None,
+) -> None:
+    samples = {sample.sample_id: sample for sample in plan.samples}
+    waiting = {prompt.sample_id: prompt for prompt in todo}
+    verdicts = Counter(row["verdict"] for row in store.rows.values())
+    for reply in adapter.replies(todo):
+        prompt = waiting.pop(reply.sample_id, None)
+        if prompt is None:
+            raise AdapterError(f"{plan.model['name']} answered {reply.sample_id!r} unasked, or twice.")
+        row = make_row(plan.scorer, samples[reply.sample_id], prompt, reply)
+        store.append(row)
+        verdicts[row["verdict"]] += 1
+        budget.add(row)
+        if progress is not None:
+            progress.update(verdicts)
+        if budget.reached:
+            return
+
+
+def make_row(scorer: Scorer, sample: Sample, prompt: Prompt, reply: Reply) -> dict[str, Any]:
+    """One line of rows.jsonl."""
+    return {
+        "sample_id": sample.sample_id,
+        "cluster": sample.image_id,
+        "stratum": sample.stratum,
+        "image_size_wh": list(sample.image_size_wh),
+        "prompt_sha256": prompt.sha256,
+        "reply": reply.text,
+        "gold": sample.gold,
+        **scorer.score(reply.text, reply.finish_reason, sample.gold, sample.image_size_wh, reply.error),
+        "latency_s": round(reply.latency_s, 6),
+        "usage": dict(reply.usage),
+        "finish_reason": reply.finish_reason,
+        "answered_by": reply.answered_by,
+        "attempts": reply.attempts,
+        "error": reply.error,
+    }
+
+
+def rescore(store: RunStore, scorer: Scorer) -> int:
+    """Read every stored reply again; returns how many verdicts changed. No model is asked."""
+    rows, flipped = [], 0
+    for row in store.rows.values():
+        kept = {key: value for key, value in row.items() if key not in SCORED_KEYS}
+        scored = scorer.score(
+            row["reply"], row["finish_reason"], row["gold"], tuple(row["image_size_wh"]), row.get("error")
+        )
+        flipped += scored["verdict"] != row["verdict"]
+        rows.append(kept | scored)
+    store.replace_rows(rows)
+    return flipped
+
+
+def summary(meta: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+    """What `run`, `score` and `import` print. Accuracy is correct / selected samples.
+
+    ci95 is taken over the same samples: one without a reply counts as not correct until it has one.
+    """
+    n, correct = meta["selection"]["n"], meta["counts"]["correct"]
+    hits = [row["verdict"] == "correct" for row in rows.values()]
+    clusters = [row["cluster"] for row in rows.values()]
+    absent = n - len(rows)
+    interval = accuracy_interval(
+        hits + [False] * absent, clusters + [f"\0absent{i}" for i in range(absent)], seed=meta["seed"]
+    )
+    return {
+        "model": meta["model"]["name"],
+        "task": meta["task"]["name"],
+        "split": meta["split"],
+        "trained_on": meta["trained_on"],
+        "n": n,
+        "correct": correct,
+        "accuracy": correct / n if n else None,
+        "ci95": [interval.low, interval.high],
+        "ci95_method": interval.method,
+        "verdicts": meta["counts"],
+        "status": meta["status"],
+        "sample_of": meta["dataset"]["n_split"] if n < meta["dataset"]["n_split"] else None,
+        "cost_usd": meta["cost_usd"],
+        "run": str(folder),
+    }
+
+
+def _open_run(plan: Plan, store: RunStore, ran_on: Mapping[str, str]) -> dict[str, Any]:
+    """run.json of a new run, or of the one to go on with; failed rows make room for another try."""
+    earlier = store.read_meta()
+    if any(row["verdict"] == "failed" for row in store.rows.values()):
+        store.replace_rows([row for row in store.rows.values() if row["verdict"] != "failed"])
+    meta = (earlier or new_meta(plan)) | {"status": "running", "ended": None}
+    meta["ran_on"] = {**machine(), **ran_on}
+    store.write_meta(meta)
+    return meta
+
+
+def new_meta(plan: Plan) -> dict[str, Any]:
+    """run.json at the start of a run."""
+    frame = plan.frame
+    return {
+        "schema": SCHEMA,
+        "origin": plan.origin,
+        "model": dict(plan.model),
+        "task": plan.task.model_dump(exclude={"examples", "family_prompts", "prompt", "frame"})
+        | {"prompt": plan.variant.prompt},
+        "split": plan.split.name,
+        "trained_on": plan.trained_on,
+        "dataset": {
+            "name": plan.split.dataset,
+            "fingerprint": plan.split.fingerprint,
+            "n_split": len(plan.split.samples),
+        },
+        "selection": {"limit": plan.limit, "n": len(plan.samples), "seed": plan.seed},
+        "decoding": plan.model.get("decoding"),
+        "frame": None
+        if frame is None
+        else {
+            "kind": frame.kind,
+            "order": frame.order,
+            "min_pixels": frame.min_pixels,
+            "max_pixels": frame.max_pixels,
+        },
+        "frame_source": plan.frame_source,
+        "seed": plan.seed,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "ran_on": machine(),
+        "started": now(),
+        "ended": None,
+        "status": "running",
+        "counts": dict.fromkeys(VERDICTS, 0),
+        "cost_usd": None,
+    }
+
+
+def _close_run(plan: Plan, store: RunStore, meta: Mapping[str, Any]) -> dict[str, Any]:
+    closed = settle(dict(meta), store.rows.values(), len(plan.prompts))
+    if closed != store.read_meta():
+        store.write_meta(closed)
+    return closed
+
+
+def settle(meta: dict[str, Any], rows: Any, expected: int) -> dict[str, Any]:
+    """run.json with counts, cost and status as the rows have them."""
+    rows = list(rows)
+    counts = Counter(row["verdict"] for row in rows)
+    complete = len(rows) == expected and not counts["failed"]
+    meta["counts"] = {verdict: counts[verdict] for verdict in VERDICTS}
+    meta["cost_usd"] = cost_usd(meta["model"].get("prices"), rows)
+    meta["status"] = "complete" if complete else "unfinished"
+    meta["ended"] = meta["ended"] or now()  # a run that only was looked at keeps its end
+    return meta
+
+
+def cost_usd(prices: Mapping[str, Any] | None, rows: Any) -> float | None:
+    """US dollars for the tokens of these rows, or None where the model has no price."""
+    if prices is None:
+        return None
+    total = 0.0
+    for row in rows:
+        usage = row["usage"]
+        total += usage.get("input_tokens", 0) * prices["input_usd"]
+        total += usage.get("output_tokens", 0) * prices["output_usd"]
+    return total / 1e6
+
+
+class _Budget:
+    """Stops a run before --max-cost: when another reply as dear as the dearest would exceed it."""
+
+    def __init__(self, limit_usd: float | None, prices: Mapping[str, Any] | None, rows: Any) -> None:
+        self._limit, self._prices = limit_usd, prices
+        self._spent = self._dearest = 0.0
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        cost = cost_usd(self._prices, [row]) or 0.0
+        self._spent += cost
+        self._dearest = max(self._dearest, cost)
+
+    @property
+    def reached(self) -> bool:
+        return self._limit is not None and self._spent + self._dearest > self._limit

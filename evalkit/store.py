@@ -1,0 +1,188 @@
+"""A run folder: run.json, replaced atomically, and rows.jsonl, appended durably, one line a reply.
+
+A row counts once it is on disk (fdatasync). A line torn by a kill is recognised by its missing end
+of line and dropped; every whole line must be valid. An advisory lock keeps a second process out.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from evalkit.errors import StoreError
+
+RUN_FILE = "run.json"
+ROWS_FILE = "rows.jsonl"
+_LOCK_FILE = ".lock"
+SCHEMA = 1
+
+
+class RunStore:
+    """One run folder, held exclusively; use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens or makes the folder. Raises StoreError if another process holds it or it is damaged."""
+        self.folder = folder
+        with _one_line(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        self._rows_fd: int | None = None
+        try:
+            self._take_lock()
+            drop_torn_line(folder / ROWS_FILE)
+            self.rows: dict[str, dict[str, Any]] = {}
+            for row in read_rows(folder):
+                if row["sample_id"] in self.rows:
+                    raise StoreError(f"{folder / ROWS_FILE}: sample {row['sample_id']!r} stands there twice.")
+                self.rows[row["sample_id"]] = row
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise StoreError(
+                f"{self.folder}: another process (pid {holder}) is writing this run. "
+                "Wait for it, or stop it and start again: nothing finished is lost."
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rows_fd is not None:
+            os.close(self._rows_fd)
+        os.close(self._lock)  # gives the lock back
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row; on return it survives a kill and a power cut. Refuses a sample it has."""
+        sample_id = row["sample_id"]
+        if sample_id in self.rows:
+            raise StoreError(f"{self.folder}: sample {sample_id!r} was answered twice.")
+        if self._rows_fd is None:
+            path = self.folder / ROWS_FILE
+            self._rows_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            _sync_folder(self.folder)
+        line = dump_row(row)
+        with _one_line(self.folder):
+            _write_all(self._rows_fd, line)
+            os.fdatasync(self._rows_fd)
+        self.rows[sample_id] = dict(row)
+
+    def replace_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Put these rows in place of all, atomically: the old file or the new one, never a mixture."""
+        if self._rows_fd is not None:
+            os.close(self._rows_fd)
+            self._rows_fd = None
+        _replace(self.folder / ROWS_FILE, b"".join(dump_row(row) for row in rows))
+        self.rows = {row["sample_id"]: row for row in rows}
+
+    def write_meta(self, meta: Mapping[str, Any]) -> None:
+        """Replace run.json atomically."""
+        text = json.dumps(meta, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _replace(self.folder / RUN_FILE, text.encode("utf-8", "surrogatepass"))
+
+    def read_meta(self) -> dict[str, Any] | None:
+        """run.json, or None for a new folder."""
+        return read_meta(self.folder) if (self.folder / RUN_FILE).exists() else None
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """run.json of a run folder. Raises StoreError in one line."""
+    path = folder / RUN_FILE
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: no run here (no {RUN_FILE}).") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}).") from None
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
+        found = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
+        raise StoreError(f"{path}: expected schema {SCHEMA}, found {found!r}: written by another version.")
+    return meta
+
+
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a run, in the order they came; a torn last line is left out.
+
+    Raises StoreError on a whole line that is no row.
+    """
+    path = folder / ROWS_FILE
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # a run being written, or one torn by a kill
+            try:
+                row = json.loads(line)
+                row["sample_id"]
+            except (ValueError, KeyError, TypeError):
+                raise StoreError(f"{path}:{number}: not a row: the file was changed or damaged.") from None
+            yield row
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a last line without its end off the file. Only for who holds the run's lock."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
+            file.truncate(whole)
+            os.fsync(file.fileno())
+
+
+def find_runs(results_dir: Path) -> list[Path]:
+    """Every run folder below RESULTS/runs, sorted by path."""
+    return sorted(path.parent for path in (results_dir / "runs").glob(f"*/*/{RUN_FILE}"))
+
+
+def dump_row(row: Mapping[str, Any]) -> bytes:
+    """One line of rows.jsonl. Lone surrogates in a reply are kept as JSON escapes."""
+    return (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with _one_line(path):
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}).") from None

@@ -1,0 +1,292 @@
+"""The model registry: models.yaml -> ModelEntry, what an entry lacks here, and its adapter."""
+
+import hashlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evalkit.errors import ConfigError, FrameError, Unavailable
+from evalkit.frames import FRAME_KINDS, Frame, FrameKind
+from evalkit.paths import cache_dir
+from evalkit.records import Adapter
+from evalkit.yamlfile import faults, load_yaml
+
+REGISTRY = Path(__file__).with_name("models.yaml")
+
+# adapter -> (packages it imports, the extra that brings them, options that change answers, options that do not)
+_ADAPTERS: dict[str, tuple[tuple[str, ...], str, frozenset[str], frozenset[str]]] = {
+    "fake": ((), "", frozenset({"reply", "script", "faults"}), frozenset({"latency_s", "log"})),
+    "hf_local": (
+        ("torch", "transformers"),
+        "local",
+        frozenset({"dtype", "min_pixels", "max_pixels", "trust_remote_code"}),
+        frozenset({"batch_size", "device"}),
+    ),
+}
+
+
+class FrameSpec(BaseModel):
+    """The frame of a registry entry; see evalkit.frames."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: FrameKind
+    order: Literal["xy", "yx"] = "xy"
+    min_pixels: int | None = Field(default=None, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _limits_belong_to_a_resize(self) -> Self:
+        if self.kind != "resized_pixel" and (self.min_pixels or self.max_pixels):
+            raise ValueError(f"min_pixels and max_pixels go with resized_pixel, not {self.kind}")
+        return self
+
+    def frame(self) -> Frame:
+        limits = {k: v for k in ("min_pixels", "max_pixels") if (v := getattr(self, k)) is not None}
+        return Frame(self.kind, self.order, **limits)
+
+
+class Prices(BaseModel):
+    """US dollars for a million tokens, with the day and the page they were read on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input_usd: float = Field(ge=0)
+    output_usd: float = Field(ge=0)
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    source: str
+
+
+class ModelEntry(BaseModel):
+    """One model of models.yaml. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    adapter: str | None
+    family: str | None = None
+    checkpoint: str | None = None
+    revision: str | None = None
+    frame: FrameSpec | None = None
+    decoding: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
+    options: dict[str, Any] = Field(default_factory=dict)
+    runtime: dict[str, Any] = Field(default_factory=dict)
+    prices: Prices | None = None
+    params_b: Annotated[float, Field(gt=0)] | None = None
+    scale: Literal["tiny", "full"] | None = None
+    objective: Literal["base", "ntp", "ntp_klal"] | None = None
+    retired: str | None = None
+
+    @field_validator("adapter")
+    @classmethod
+    def _known_adapter(cls, value: str | None) -> str | None:
+        if value is not None and value not in _ADAPTERS:
+            raise ValueError(f"no adapter named {value!r}; known: {', '.join(_ADAPTERS)}, or null")
+        return value
+
+    @model_validator(mode="after")
+    def _known_options(self) -> Self:
+        if self.adapter is None:
+            return self
+        _, _, options, runtime = _ADAPTERS[self.adapter]
+        for group, found, allowed in (("options", self.options, options), ("runtime", self.runtime, runtime)):
+            if unknown := sorted(set(found) - allowed):
+                known = ", ".join(sorted(allowed))
+                raise ValueError(f"{group} has no {unknown[0]!r} for adapter {self.adapter}; known: {known}")
+        if self.adapter == "hf_local" and not (self.checkpoint and self.family):
+            raise ValueError("adapter hf_local needs a checkpoint and a family")
+        if self.decoding != {"temperature": 0}:
+            raise ValueError("decoding must be {temperature: 0}: the adapters of this version decode greedily")
+        return self
+
+    @property
+    def per_task(self) -> bool:
+        """Whether there is one checkpoint a training task."""
+        return "{trained_on}" in (self.checkpoint or "")
+
+    def for_task(self, trained_on: str | None) -> Self:
+        """The entry with its checkpoint settled. Raises ConfigError when `trained_on` does not apply."""
+        if not self.per_task:
+            if trained_on is not None:
+                raise ConfigError(f"{self.name} has one checkpoint for every task: leave --trained-on out.")
+            return self
+        assert self.checkpoint is not None
+        return self.model_copy(update={"checkpoint": self.checkpoint.replace("{trained_on}", trained_on or "")})
+
+    def with_settings(self, settings: dict[str, Any]) -> Self:
+        """The entry with options or runtime settings replaced. Raises ConfigError on an unknown one."""
+        if not settings:
+            return self
+        _, _, options, runtime = _ADAPTERS.get(self.adapter or "", ((), "", frozenset(), frozenset()))
+        if unknown := sorted(set(settings) - options - runtime):
+            known = ", ".join(sorted(options | runtime)) or "none"
+            raise ConfigError(f"{self.name} has no setting {unknown[0]!r}. Known settings: {known}.")
+        changed = {
+            "options": self.options | {k: v for k, v in settings.items() if k in options},
+            "runtime": self.runtime | {k: v for k, v in settings.items() if k in runtime},
+        }
+        return self.model_copy(update=changed)
+
+
+def check_registry(path: Path = REGISTRY) -> tuple[dict[str, ModelEntry], list[str]]:
+    """Every entry that is sound, and one line a fault."""
+    try:
+        data = load_yaml(path)
+    except ConfigError as error:
+        return {}, [str(error)]
+    entries: dict[str, ModelEntry] = {}
+    lines: list[str] = []
+    for name, fields in data.items():
+        where = f"{path}: {name}"
+        if not isinstance(fields, dict):
+            lines.append(f"{where}: expected a mapping, found {type(fields).__name__}.")
+            continue
+        entry, faulty = faults(ModelEntry, {"name": str(name), **fields}, where)
+        lines += faulty
+        if entry is not None:
+            entries[entry.name] = entry
+    return entries, lines
+
+
+def load_registry(path: Path | None = None) -> dict[str, ModelEntry]:
+    """All entries; with `path`, that file's entries on top. Raises ConfigError."""
+    entries: dict[str, ModelEntry] = {}
+    for file in (REGISTRY, path):
+        if file is not None:
+            found, lines = check_registry(file)
+            if lines:
+                raise ConfigError("\n".join(lines))
+            entries |= found
+    return entries
+
+
+def get_entry(name: str, path: Path | None = None) -> ModelEntry:
+    """The entry of that name. Raises ConfigError with the known names."""
+    entries = load_registry(path)
+    if name not in entries:
+        raise ConfigError(f"No model named {name!r} in the registry. Known models: {', '.join(entries)}.")
+    return entries[name]
+
+
+def _looks_like_folder(checkpoint: str) -> bool:
+    """A path, not a Hub id: Hub ids have at most one slash and no leading dot or slash."""
+    return checkpoint.startswith((".", "/", "~", "checkpoints/")) or checkpoint.count("/") > 1
+
+
+def missing(entry: ModelEntry) -> str | None:
+    """What this machine lacks to run a model, or None. Imports nothing heavy and asks no network."""
+    if entry.retired:
+        return f"retired since {entry.retired}; replies collected earlier: evalkit import"
+    if entry.adapter is None:
+        return "no engine for it in this version; replies made elsewhere: evalkit import"
+    packages, extra, _, _ = _ADAPTERS[entry.adapter]
+    if absent := [name for name in packages if find_spec(name) is None]:
+        return f"needs {' and '.join(absent)}: pip install 'evalkit-vlm[{extra}]'"
+    if entry.per_task:
+        folder = Path((entry.checkpoint or "").split("{", 1)[0])
+        trained = sorted(p.name for p in folder.glob("*/") if (p / "config.json").exists())
+        return None if trained else f"no checkpoint in {folder}/<task>"
+    return _missing_checkpoint(entry)
+
+
+def _missing_checkpoint(entry: ModelEntry) -> str | None:
+    checkpoint = entry.checkpoint or ""
+    if not checkpoint or checkpoint.startswith("tiny:") or _looks_like_folder(checkpoint):
+        local = Path(checkpoint).expanduser()
+        if _looks_like_folder(checkpoint) and not (local / "config.json").is_file():
+            return f"no checkpoint in {checkpoint}: no config.json there"
+        return None
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    cached = hub / f"models--{checkpoint.replace('/', '--')}" / "snapshots"
+    if cached.is_dir() or Path(checkpoint).is_dir():
+        return None
+    size = f", about {2 * entry.params_b:.0f} GB" if entry.params_b else ""
+    return f"not downloaded: {checkpoint}{size} (fetched from the Hub at the first run)"
+
+
+def require_checkpoint(entry: ModelEntry) -> None:
+    """Raise Unavailable, in one line that says what to do, when a local checkpoint is not there."""
+    checkpoint = entry.checkpoint or ""
+    if _looks_like_folder(checkpoint) and not (Path(checkpoint).expanduser() / "config.json").is_file():
+        raise Unavailable(
+            f"{entry.name}: no checkpoint in {checkpoint} (no config.json there). "
+            "Put a trained checkpoint into that folder, or name another with --checkpoint."
+        )
+
+
+def identity(entry: ModelEntry) -> dict[str, Any]:
+    """All of a model that changes its answers, for the hash of a run; folders by their content."""
+    found: dict[str, Any] = entry.model_dump(include={"adapter", "family", "revision", "decoding", "options"})
+    checkpoint = entry.checkpoint or ""
+    if checkpoint.startswith("tiny:"):
+        from model_adapters.tiny import tiny_checkpoint
+
+        found["checkpoint"] = tiny_checkpoint(checkpoint.removeprefix("tiny:"), cache_dir()).name
+    elif checkpoint and Path(checkpoint).expanduser().is_dir():
+        found["checkpoint"] = fingerprint_folder(Path(checkpoint).expanduser())
+    else:
+        found["checkpoint"] = checkpoint
+    if script := entry.options.get("script"):
+        found["script"] = _sha256_file(Path(script))
+    return found
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """sha256 over names and contents of a checkpoint's files (not of optimiser states below it)."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        digest.update(f"{path.name}\0{_sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _sha256_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def load_adapter(entry: ModelEntry) -> Adapter:
+    """The adapter of an entry, ready to answer. Raises Unavailable with what is missing."""
+    if entry.adapter is None:
+        raise Unavailable(f"{entry.name}: {missing(entry)}.")
+    packages, extra, _, _ = _ADAPTERS[entry.adapter]
+    if absent := [name for name in packages if find_spec(name) is None]:
+        raise Unavailable(
+            f"{entry.name} needs {' and '.join(absent)}, not installed here: pip install 'evalkit-vlm[{extra}]'."
+        )
+    require_checkpoint(entry)
+    if entry.adapter == "fake":
+        from model_adapters.fake import Fake
+
+        return Fake(**entry.options, **entry.runtime)
+    from model_adapters.hf_local import HfLocal
+
+    assert entry.checkpoint is not None and entry.family is not None
+    return HfLocal(
+        _local_checkpoint(entry.checkpoint), entry.family, revision=entry.revision, **entry.options, **entry.runtime
+    )
+
+
+def _local_checkpoint(checkpoint: str) -> str | Path:
+    if checkpoint.startswith("tiny:"):
+        from model_adapters.tiny import tiny_checkpoint
+
+        return tiny_checkpoint(checkpoint.removeprefix("tiny:"), cache_dir())
+    path = Path(checkpoint).expanduser()
+    return path if path.is_dir() else checkpoint
+
+
+def parse_frame(text: str) -> Frame:
+    """`per_mille` or `per_mille:yx` -> Frame. Raises ConfigError."""
+    kind, _, order = text.partition(":")
+    try:
+        return Frame(kind, order or "xy")  # type: ignore[arg-type]  # checked by Frame
+    except FrameError as error:
+        raise ConfigError(f"--frame {text}: {error} Write KIND or KIND:yx, e.g. {FRAME_KINDS[4]}:yx.") from None
