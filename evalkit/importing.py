@@ -119,10 +119,16 @@ def _reply(line: str, where: str) -> Reply:
         text=text,
         finish_reason=finish,
         latency_s=_number(row.get("latency_s", 0.0), f"{where}: latency_s"),
-        usage={k: int(_number(v, f"{where}: usage")) for k, v in (row.get("usage") or {}).items()},
+        usage=_usage(row.get("usage") or {}, where),
         answered_by=None if row.get("answered_by") is None else str(row["answered_by"]),
         error="no reply in the imported file" if text is None else None,
     )
+
+
+def _usage(value: Any, where: str) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: usage must be a mapping of token counts, found {type(value).__name__}.")
+    return {str(key): int(_number(count, f"{where}: usage.{key}")) for key, count in value.items()}
 
 
 def _number(value: Any, where: str) -> float:
