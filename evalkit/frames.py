@@ -61,7 +61,8 @@ def smart_resize(
     width, height = size_wh
     if min(width, height) <= 0 or max(width, height) / min(width, height) > 200:
         raise FrameError(f"Image of {width} x {height} px: Qwen's resize takes aspect ratios up to 200.")
-    w, h = (max(factor, round(side / factor) * factor) for side in (width, height))
+    # A side below half a factor rounds to 0 here and is raised by the growth below, as in the reference.
+    w, h = (round(side / factor) * factor for side in (width, height))
     if w * h > max_pixels:
         shrink = math.sqrt(width * height / max_pixels)
         w, h = (max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height))

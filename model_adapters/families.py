@@ -1,0 +1,132 @@
+"""How each family lays out a prompt and an image: chat messages, visual tokens, pixel <-> token maps.
+
+Qwen2.5-VL resizes an image to multiples of 28 px and makes one visual token of every 28 x 28 px.
+LLaVA-1.5 pads it to a square, resizes that to 336 x 336 and makes one token of every 14 x 14 px.
+Both read the tokens row by row. Points are continuous pixels of the original image, as elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evalkit.errors import AdapterError, ConfigError
+from evalkit.frames import QWEN_FACTOR, QWEN_MAX_PIXELS, QWEN_MIN_PIXELS, smart_resize
+
+Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image"} | {"type": "text", "text": ...}]}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrid:
+    """The visual tokens of one image, row-major, and where they lie in the original image.
+
+    Token units of a point: u = x * scale_xy[0] + offset_xy[0], v likewise for y; token (row, col)
+    covers u in [col, col + 1), v in [row, row + 1).
+    """
+
+    rows: int
+    cols: int
+    scale_xy: tuple[float, float]  # tokens per pixel
+    offset_xy: tuple[float, float] = (0.0, 0.0)  # tokens left of and above the image
+
+    def __len__(self) -> int:
+        return self.rows * self.cols
+
+    def token_units(self, points_xy_px: ArrayLike) -> NDArray[np.float64]:
+        """(..., 2) pixels (x, y) -> (..., 2) float64 token units (u, v), not clamped."""
+        return np.asarray(points_xy_px, np.float64) * self.scale_xy + np.asarray(self.offset_xy)
+
+    def token_of(self, points_xy_px: ArrayLike) -> NDArray[np.int64]:
+        """(..., 2) pixels -> (...) int64 token index; points on or beyond the border go to the nearest."""
+        units = np.floor(self.token_units(points_xy_px)).astype(np.int64)
+        cols = np.clip(units[..., 0], 0, self.cols - 1)
+        rows = np.clip(units[..., 1], 0, self.rows - 1)
+        return np.asarray(rows * self.cols + cols, np.int64)
+
+    def centre_of(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """(...) token index -> (..., 2) centre in pixels; a token of padding has its centre outside the image."""
+        row, col = np.divmod(np.asarray(tokens, np.int64), self.cols)
+        centre_uv = np.stack([col, row], axis=-1) + 0.5
+        return (centre_uv - np.asarray(self.offset_xy)) / self.scale_xy
+
+
+@dataclass(frozen=True, slots=True)
+class Qwen25VL:
+    """Qwen2.5-VL. The limits are those of the checkpoint's image processor, areas in pixels."""
+
+    name: ClassVar[str] = "qwen2_5_vl"
+    image_token: ClassVar[str] = "<|image_pad|>"
+    system: ClassVar[str | None] = None  # its chat template has the default line
+    min_pixels: int = QWEN_MIN_PIXELS
+    max_pixels: int = QWEN_MAX_PIXELS
+    factor: int = QWEN_FACTOR  # patch 14 px, merged 2 x 2
+
+    def grid(self, image_size_wh: tuple[int, int]) -> TokenGrid:
+        w, h = smart_resize(image_size_wh, self.factor, self.min_pixels, self.max_pixels)
+        rows, cols = h // self.factor, w // self.factor
+        return TokenGrid(rows, cols, (cols / image_size_wh[0], rows / image_size_wh[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Llava:
+    """LLaVA-1.5 with the square padding of its training, not the center crop of the Hub's processor.
+
+    Padding is split with the smaller half first: (side - width) // 2 px on the left, likewise on top.
+    """
+
+    name: ClassVar[str] = "llava"
+    image_token: ClassVar[str] = "<image>"
+    # The line it was trained with (LLaVA's `vicuna_v1` conversation); the Hub's chat template leaves it out.
+    system: ClassVar[str | None] = (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    )
+    image_size: int = 336
+    patch_size: int = 14
+
+    def grid(self, image_size_wh: tuple[int, int]) -> TokenGrid:
+        width, height = image_size_wh
+        side, tokens = max(width, height), self.image_size // self.patch_size
+        scale = tokens / side
+        offset_xy = ((side - width) // 2 * scale, (side - height) // 2 * scale)
+        return TokenGrid(tokens, tokens, (scale, scale), offset_xy)
+
+
+Family = Qwen25VL | Llava
+FAMILIES: Mapping[str, type[Qwen25VL] | type[Llava]] = {Qwen25VL.name: Qwen25VL, Llava.name: Llava}
+
+
+def family_class(name: str) -> type[Qwen25VL] | type[Llava]:
+    """The layout of a family. Raises ConfigError with the known names."""
+    if name not in FAMILIES:
+        raise ConfigError(f"No local family named {name!r}. Known families: {', '.join(FAMILIES)}.")
+    return FAMILIES[name]
+
+
+def messages(family: Family | type[Family], text: str) -> list[Message]:
+    """One image and one question as chat messages, in the form the checkpoints' chat templates read."""
+    system = [{"role": "system", "content": [{"type": "text", "text": family.system}]}] if family.system else []
+    return [*system, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+
+
+def expand_placeholder(input_ids: Sequence[int], image_token_id: int, n_visual: int) -> list[int]:
+    """Replace the one image placeholder of a tokenized prompt by n_visual of them.
+
+    Raises AdapterError on any other count: a question that spells the placeholder out would
+    otherwise shift every visual token.
+    """
+    found = list(input_ids).count(image_token_id)
+    if found != 1:
+        raise AdapterError(
+            f"The prompt holds {found} image placeholders (token {image_token_id}) where 1 is needed: "
+            "the question must not spell the model's image token, and the chat template must place it."
+        )
+    at = list(input_ids).index(image_token_id)
+    return [*input_ids[:at], *[image_token_id] * n_visual, *input_ids[at + 1 :]]
+
+
+def visual_positions(input_ids: ArrayLike, image_token_id: int) -> NDArray[np.int64]:
+    """(S,) token ids of one prompt -> (V,) int64 positions of its visual tokens, in grid order."""
+    return np.flatnonzero(np.asarray(input_ids) == image_token_id)
