@@ -164,12 +164,12 @@ def rescore(store: RunStore, scorer: Scorer) -> int:
     """Read every stored reply again; returns how many verdicts changed. No model is asked."""
     rows, flipped = [], 0
     for row in store.rows.values():
-        kept = {key: value for key, value in row.items() if key not in SCORED_KEYS}
         scored = scorer.score(
             row["reply"], row["finish_reason"], row["gold"], tuple(row["image_size_wh"]), row.get("error")
         )
         flipped += scored["verdict"] != row["verdict"]
-        rows.append(kept | scored)
+        kept = {key: value for key, value in row.items() if key not in SCORED_KEYS or key in scored}
+        rows.append(kept | scored)  # keys keep their place, so that a row that did not change is the same bytes
     store.replace_rows(rows)
     return flipped
 

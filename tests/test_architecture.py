@@ -12,7 +12,7 @@ LAYERS = (
     {"frames", "parsers", "metrics", "stats", "targets"},
     {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance"},
     {"runner", "importing", "validate", "leaderboard", "compare", "report"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 ADAPTERS_MAY_IMPORT = {"", "errors", "records", "paths", "yamlfile", "frames"}

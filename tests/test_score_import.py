@@ -78,7 +78,7 @@ def test_bad_files_are_refused_whole(where, samples, tmp_path, lines, message):
     file.write_text("\n".join([*lines, *([good] if lines else [])]).replace("ID", samples[0].sample_id))
     result = cli("import", "--task", "line_intersection", "--split", "test", "--model", "x", *where, file)
     assert result.exit_code == 1
-    assert message in result.stderr
+    assert message.replace("'ID'", repr(samples[0].sample_id)) in result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("run.json"))
 
@@ -96,7 +96,7 @@ def test_frames_of_imported_points(where, data, tmp_path, spoken):
     replies = [{"sample_id": key, "reply": f"({x:.6f}, {y:.6f})"} for key, (x, y) in stated.items()]
     file = write_jsonl(tmp_path / "r.jsonl", replies)
     assert importing(where, file, "--frame", spoken, task="grid_patch")["accuracy"] == 1.0
-    for other in ("pixel", "per_mille", "unit"):
+    for other in ("pixel", "per_mille", "percent"):  # on square images padded_unit is unit
         if other != kind:
             assert importing(where, file, "--frame", other, task="grid_patch")["accuracy"] < 0.5
 
