@@ -36,7 +36,8 @@ class TokenGrid:
 
     def token_units(self, points_xy_px: ArrayLike) -> NDArray[np.float64]:
         """(..., 2) pixels (x, y) -> (..., 2) float64 token units (u, v), not clamped."""
-        return np.asarray(points_xy_px, np.float64) * self.scale_xy + np.asarray(self.offset_xy)
+        points = np.asarray(points_xy_px, np.float64)
+        return np.asarray(points * self.scale_xy + np.asarray(self.offset_xy), np.float64)
 
     def token_of(self, points_xy_px: ArrayLike) -> NDArray[np.int64]:
         """(..., 2) pixels -> (...) int64 token index; points on or beyond the border go to the nearest."""
@@ -46,10 +47,10 @@ class TokenGrid:
         return np.asarray(rows * self.cols + cols, np.int64)
 
     def centre_of(self, tokens: ArrayLike) -> NDArray[np.float64]:
-        """(...) token index -> (..., 2) centre in pixels; a token of padding has its centre outside the image."""
+        """(...) token index -> (..., 2) centre in pixels; outside the image for a token of padding."""
         row, col = np.divmod(np.asarray(tokens, np.int64), self.cols)
         centre_uv = np.stack([col, row], axis=-1) + 0.5
-        return (centre_uv - np.asarray(self.offset_xy)) / self.scale_xy
+        return np.asarray((centre_uv - np.asarray(self.offset_xy)) / self.scale_xy, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,9 @@ def family_class(name: str) -> type[Qwen25VL] | type[Llava]:
 
 def messages(family: Family | type[Family], text: str) -> list[Message]:
     """One image and one question as chat messages, in the form the checkpoints' chat templates read."""
-    system = [{"role": "system", "content": [{"type": "text", "text": family.system}]}] if family.system else []
+    system = (
+        [{"role": "system", "content": [{"type": "text", "text": family.system}]}] if family.system else []
+    )
     return [*system, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 
