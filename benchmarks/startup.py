@@ -1,6 +1,6 @@
 """Seconds that `evalkit --help` and `evalkit tasks` take, beside a bare Python interpreter.
 
-    python -m benchmarks.startup [--repeat 10]
+python -m benchmarks.startup [--repeat 10]
 """
 
 import argparse
@@ -33,7 +33,9 @@ def main() -> None:
         taken = seconds(words, repeat)
         median = taken[len(taken) // 2]
         base = base or median
-        print(f"{name:<16} median {median:.3f} s  (min {taken[0]:.3f}, max {taken[-1]:.3f})  {median / base:4.1f} x bare")
+        print(
+            f"{name:<16} median {median:.3f} s  (min {taken[0]:.3f}, max {taken[-1]:.3f})  {median / base:4.1f} x bare"
+        )
 
 
 if __name__ == "__main__":
