@@ -1,0 +1,122 @@
+"""evalkit compare, tables, leaderboard: what stored runs say."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalkit.cli.common import json_option, percent, print_json, results_option
+
+
+@click.command("compare")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL_A MODEL_B [...]")
+@click.option("--task", required=True, help="The task on which to compare.")
+@click.option("--split", help="Split of the data set.  [default: the task's first]")
+@click.option("--trained-on", metavar="TASK", help="Runs of checkpoints trained on this task.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@results_option
+@json_option
+def compare_command(
+    models: tuple[str, ...],
+    task: str,
+    split: str | None,
+    trained_on: str | None,
+    seed: int,
+    results_dir: Path,
+    as_json: bool,
+) -> None:
+    """Paired comparison of stored runs on the samples they share.
+
+    A MODEL is a model's name or the folder of one run.
+    """
+    from evalkit.compare import compare, find_run
+    from evalkit.task import load_task
+
+    if len(models) < 2:
+        raise click.UsageError("Name at least two models.")
+    split = split or load_task(task).splits[0]
+    document = compare([find_run(model, task, split, results_dir, trained_on) for model in models], seed)
+    if as_json:
+        print_json(document)
+        return
+    _show_comparison(document)
+
+
+def _show_comparison(document: dict[str, Any]) -> None:
+    click.echo(
+        f"{document['task']}/{document['split']}: {document['n']} samples on {document['n_images']} images, "
+        "answered by all"
+    )
+    width = max(len(model["model"]) for model in document["models"])
+    for model in document["models"]:
+        low, high = model["ci95"]
+        mark = "" if model["status"] == "complete" else f"  [{model['status']}]"
+        cost = "" if model["cost_usd"] is None else f"  ${model['cost_usd']:.4f}"
+        click.echo(
+            f"  {model['model']:<{width}}  {percent(model['accuracy']):>7}  ({model['correct']}/{document['n']}, "
+            f"95 % CI {100 * low:.1f}–{100 * high:.1f} %)  latency p50 {model['latency_p50_s']:.3f} s, "
+            f"p95 {model['latency_p95_s']:.3f} s{cost}{mark}"
+        )
+        if model["only_here"]:
+            click.echo(f"  {'':<{width}}  {model['only_here']} further samples that not all answered are left out")
+    for pair in document["pairs"]:
+        low, high = pair["difference_ci95"]
+        click.echo(f"\n{pair['first']} against {pair['second']}")
+        click.echo(
+            f"  both correct {pair['both_correct']} · only {pair['first']} {pair['only_first']} · "
+            f"only {pair['second']} {pair['only_second']} · neither {pair['both_not']}"
+        )
+        click.echo(
+            f"  difference {100 * pair['difference']:+.1f} points "
+            f"(95 % CI {100 * low:+.1f} to {100 * high:+.1f}, bootstrap clustered by image)"
+        )
+        note = "; it takes questions on one image as independent" if pair["clustered"] else ""
+        click.echo(f"  McNemar, exact: p = {pair['mcnemar_p']:.3g}{note}")
+
+
+@click.command("tables")
+@click.option("--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/tables]")
+@results_option
+@json_option
+def tables_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> None:
+    """Tables 1-5 of the paper, ours beside the printed numbers (Markdown and HTML)."""
+    from evalkit.leaderboard import load_runs
+    from evalkit.report.pages import render, write
+    from evalkit.report.paper import load_paper
+    from evalkit.report.tables import build_tables
+
+    document = build_tables(load_paper(), load_runs(results_dir))
+    out_dir = out_dir or results_dir / "tables"
+    paths = [write(out_dir / f"tables.{kind}", render(f"tables.{kind}.j2", document)) for kind in ("md", "html")]
+    if as_json:
+        print_json(document | {"files": [str(path) for path in paths]})
+        return
+    for path in paths:
+        click.echo(path)
+
+
+@click.command("leaderboard")
+@click.option(
+    "--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/leaderboard]"
+)
+@results_option
+@json_option
+def leaderboard_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> None:
+    """The leaderboard of all stored runs: leaderboard.md, .html and .json."""
+    import json
+
+    from evalkit.leaderboard import load_runs
+    from evalkit.report.board import build_board
+    from evalkit.report.pages import render, write
+
+    document = build_board(load_runs(results_dir))
+    out_dir = out_dir or results_dir / "leaderboard"
+    paths = [
+        write(out_dir / f"leaderboard.{kind}", render(f"leaderboard.{kind}.j2", document)) for kind in ("md", "html")
+    ]
+    paths.append(write(out_dir / "leaderboard.json", json.dumps(document, indent=2, allow_nan=False) + "\n"))
+    if as_json:
+        print_json(document | {"files": [str(path) for path in paths]})
+        return
+    for path in paths:
+        click.echo(path)

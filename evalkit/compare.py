@@ -1,0 +1,133 @@
+"""Two or more models on the same samples: accuracies, agreement, McNemar, paired bootstrap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import StoreError
+from evalkit.leaderboard import best_run, load_runs
+from evalkit.stats import accuracy_interval, mcnemar_exact, paired_bootstrap
+from evalkit.store import read_meta, read_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stored run as a comparison needs it: answered samples alone."""
+
+    name: str
+    folder: Path
+    meta: dict[str, Any]
+    rows: dict[str, dict[str, Any]]
+
+    @property
+    def finished(self) -> bool:
+        return len(self.rows) == self.meta["selection"]["n"]
+
+
+def find_run(model: str, task: str, split: str, results_dir: Path, trained_on: str | None = None) -> Run:
+    """A run by its folder, or the best run of a model on a task. Raises StoreError in one line."""
+    folder = Path(model)
+    if not (folder / "run.json").is_file():
+        runs = load_runs(results_dir)
+        fits = (runs["model"] == model) & (runs["task"] == task) & (runs["split"] == split)
+        if trained_on is not None:
+            fits &= runs["trained_on"] == trained_on
+        chosen, _ = best_run(runs[fits])
+        if chosen is None:
+            have = ", ".join(sorted(set(runs.loc[(runs["task"] == task) & (runs["split"] == split), "model"])))
+            raise StoreError(
+                f"No run of {model!r} on {task}/{split} in {results_dir}; there are runs of: {have or 'no model'}. "
+                f"Make one: evalkit run --model {model} --task {task} --split {split}"
+            )
+        folder = Path(chosen["run"])
+    meta = read_meta(folder)
+    rows = {row["sample_id"]: row for row in read_rows(folder) if row["verdict"] != "failed"}
+    if meta["task"]["name"] != task:
+        raise StoreError(f"{folder} is a run of task {meta['task']['name']!r}, not {task!r}.")
+    return Run(str(meta["model"]["name"]), folder, meta, rows)
+
+
+def compare(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:
+    """Everything a comparison says, on the samples that all runs have answered. Raises StoreError."""
+    prints = {run.meta["dataset"]["fingerprint"] for run in runs}
+    if len(prints) > 1:
+        raise StoreError(
+            "The runs are of different data (fingerprints "
+            f"{', '.join(sorted(p[:12] for p in prints))}): paired tests need the same samples."
+        )
+    shared = set.intersection(*(set(run.rows) for run in runs))
+    common = [sample_id for sample_id in runs[0].rows if sample_id in shared]
+    if not common:
+        raise StoreError("The runs have no answered sample in common.")
+    clusters = [runs[0].rows[sample_id]["cluster"] for sample_id in common]
+    names = _distinct_names(runs)
+    right = {
+        name: [run.rows[s]["verdict"] == "correct" for s in common] for name, run in zip(names, runs, strict=True)
+    }
+    return {
+        "task": runs[0].meta["task"]["name"],
+        "split": runs[0].meta["split"],
+        "n": len(common),
+        "n_images": len(set(clusters)),
+        "models": [_model(name, run, right[name], clusters, common) for name, run in zip(names, runs, strict=True)],
+        "pairs": [_pair(a, b, right[a], right[b], clusters, seed) for a, b in combinations(names, 2)],
+    }
+
+
+def _distinct_names(runs: Sequence[Run]) -> list[str]:
+    """Model names, with the run's hash where a model stands there twice."""
+    names = [run.name for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name}@{run.folder.name[-8:]}"
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _model(
+    name: str, run: Run, right: list[bool], clusters: list[str], common: list[str]
+) -> dict[str, Any]:
+    interval = accuracy_interval(right, clusters)
+    latencies = sorted(run.rows[s]["latency_s"] for s in common)
+    return {
+        "model": name,
+        "run": str(run.folder),
+        "status": run.meta["status"] if run.finished else "unfinished",
+        "correct": sum(right),
+        "accuracy": sum(right) / len(right),
+        "ci95": [interval.low, interval.high],
+        "only_here": len(run.rows) - len(common),
+        "unparsed": sum(run.rows[s]["verdict"] == "unparsed" for s in common),
+        "latency_p50_s": _quantile(latencies, 0.5),
+        "latency_p95_s": _quantile(latencies, 0.95),
+        "cost_usd": run.meta["cost_usd"],
+    }
+
+
+def _quantile(ordered: list[float], q: float) -> float:
+    """Linear interpolation between order statistics, as numpy's default."""
+    at = q * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+
+def _pair(
+    a: str, b: str, right_a: list[bool], right_b: list[bool], clusters: list[str], seed: int
+) -> dict[str, Any]:
+    pairs = list(zip(right_a, right_b, strict=True))
+    only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
+    interval = paired_bootstrap(right_a, right_b, clusters, seed=seed)
+    return {
+        "first": a,
+        "second": b,
+        "both_correct": pairs.count((True, True)),
+        "only_first": only_a,
+        "only_second": only_b,
+        "both_not": pairs.count((False, False)),
+        "difference": (only_a - only_b) / len(pairs),
+        "difference_ci95": [interval.low, interval.high],
+        "mcnemar_p": mcnemar_exact(only_a, only_b),
+        "clustered": interval.n_clusters < interval.n,
+    }

@@ -1,0 +1,85 @@
+"""Runs -> the leaderboard's document: sections by scale, models x tasks, and every run."""
+
+from typing import TYPE_CHECKING, Any
+
+from evalkit.report.cells import is_final, make_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SCALES = {
+    "full": "Models",
+    "unknown": "Models not in the registry",
+    "tiny": "Tiny scale: smoke tests of the harness, no statement about any model",
+}
+_TASK_ORDER = ("line_intersection", "line_tracing", "grid_patch", "pixmo_points", "refcoco")
+
+
+def build_board(runs: "pd.DataFrame") -> dict[str, Any]:
+    """The document behind leaderboard.md, .html and .json; the same runs give the same document."""
+    sections = [section for scale in _SCALES if (section := build_section(runs, scale)) is not None]
+    listed = [] if runs.empty else sorted(_listed(runs), key=lambda r: (r["model"], r["task"], r["split"], r["run"]))
+    return {
+        "newest": max((run["date"] for run in listed), default=None),
+        "sections": sections,
+        "runs": listed,
+    }
+
+
+def build_section(runs: "pd.DataFrame", scale: str) -> dict[str, Any] | None:
+    """Models x (task, split) of one scale; None where there are no runs."""
+    runs = runs[runs["scale"] == scale]
+    if runs.empty:
+        return None
+    columns = _columns(runs)
+    rows = [_row(name, trained, group, columns) for (name, trained), group in _groups(runs)]
+    rows.sort(key=lambda row: (row["average"] is None, -(row["average"] or 0), -row["final"], row["model"]))
+    return {"scale": scale, "title": _SCALES[scale], "columns": columns, "rows": rows}
+
+
+def _columns(runs: "pd.DataFrame") -> list[dict[str, Any]]:
+    def order(key: tuple[str, str]) -> tuple[int, str, str]:
+        place = _TASK_ORDER.index(key[0]) if key[0] in _TASK_ORDER else len(_TASK_ORDER)
+        return place, key[0], key[1]
+
+    titles = dict(zip(runs["task"], runs["task_title"], strict=True))
+    keys = sorted(set(zip(runs["task"], runs["split"], strict=True)), key=order)
+    return [{"task": task, "split": split, "title": titles[task]} for task, split in keys]
+
+
+def _groups(runs: "pd.DataFrame") -> Any:
+    """One row a model; a checkpoint trained on another task than the column's is a row of its own."""
+    elsewhere = runs["trained_on"].where(runs["trained_on"].notna() & (runs["trained_on"] != runs["task"]), "")
+    return runs.groupby([runs["model"], elsewhere])
+
+
+def _row(name: str, trained_on: str, runs: "pd.DataFrame", columns: list[dict[str, Any]]) -> dict[str, Any]:
+    cells = [
+        make_cell(runs[(runs["task"] == column["task"]) & (runs["split"] == column["split"])]) for column in columns
+    ]
+    final = [cell for cell in cells if cell is not None and is_final(cell)]
+    everything = len(final) == len(columns) > 1
+    return {
+        "model": name,
+        "title": str(runs["title"].iloc[0]),
+        "trained_on": trained_on or None,
+        "cells": cells,
+        "final": len(final),
+        "average": sum(cell["accuracy"] for cell in final) / len(final) if everything else None,
+        "cost_usd": sum(cell["cost_usd"] or 0 for cell in cells if cell)
+        if any(cell and cell["cost_usd"] is not None for cell in cells)
+        else None,
+    }
+
+
+def _listed(runs: "pd.DataFrame") -> list[dict[str, Any]]:
+    listed = []
+    for _, run in runs.iterrows():
+        cell = make_cell(runs.loc[[run.name]])
+        assert cell is not None
+        listed.append(
+            {key: run[key] for key in ("model", "title", "scale", "task", "task_title", "split")}
+            | {"trained_on": run["trained_on"] if isinstance(run["trained_on"], str) else None}
+            | {key: value for key, value in cell.items() if key != "other_runs"}
+        )
+    return listed

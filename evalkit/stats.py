@@ -1,0 +1,133 @@
+"""Statistics of evaluation: intervals that know that questions on one image are not independent, and paired tests."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % interval of a proportion or of a difference of proportions, and how it came about."""
+
+    low: float
+    high: float
+    method: str
+    n: int
+    n_clusters: int
+
+
+def wilson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for k successes of n (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Takes fractional k and n (effective sample sizes). Raises ValueError unless 0 <= k <= n and n > 0.
+    """
+    if not (n > 0 and 0 <= k <= n):
+        raise ValueError(f"Wilson's interval needs 0 <= k <= n and n > 0, found k = {k}, n = {n}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p = k / n
+    centre = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # the ends are exactly 0 and 1 at k = 0 and k = n, which rounding would miss
+    low = 0.0 if k == 0 else max(0.0, (centre - spread) / scale)
+    high = 1.0 if k == n else min(1.0, (centre + spread) / scale)
+    return low, high
+
+
+def accuracy_interval(correct: Sequence[bool], clusters: Sequence[str], *, seed: int = 0) -> Interval:
+    """The 95 % interval that every accuracy of ours carries.
+
+    One question an image: Wilson. Several: Wilson on the effective sample size n / deff, where deff is the
+    ratio of the cluster-robust variance of the accuracy to that of independent questions (Kish 1965), never
+    below 1. With no or all correct the variance says nothing; then each image counts as one question.
+    An empty sample gives [0, 1]. `seed` is taken for symmetry with the bootstraps; nothing is drawn here.
+    """
+    n, k = len(correct), sum(correct)
+    if n == 0:
+        return Interval(0.0, 1.0, "no samples", 0, 0)
+    sums, sizes = _cluster_sums(np.asarray(correct, float), clusters)
+    m = len(sizes)
+    if m == n:
+        return Interval(*wilson(k, n), "Wilson", n, m)
+    if k in (0, n) or m < 2:
+        effective = float(m)
+    else:
+        p = k / n
+        robust = m / (m - 1) * float(((sums - p * sizes) ** 2).sum()) / n**2
+        effective = n / max(1.0, robust / (p * (1 - p) / n))
+    return Interval(*wilson(k / n * effective, effective), "Wilson, clustered by image", n, m)
+
+
+def cluster_bootstrap(
+    values: Sequence[float], clusters: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Percentile interval of the mean of `values`, whole clusters drawn with replacement."""
+    array = np.asarray(values, float)
+    if not len(array):
+        raise ValueError("a bootstrap needs at least one value")
+    sums, sizes = _cluster_sums(array, clusters)
+    means = _resampled_means(sums, sizes, seed, resamples)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(low), float(high), "bootstrap, clustered by image", len(array), len(sizes))
+
+
+def paired_bootstrap(
+    first: Sequence[bool], second: Sequence[bool], clusters: Sequence[str], *, seed: int = 0
+) -> Interval:
+    """Interval of accuracy(first) - accuracy(second) on the same samples, clustered by image."""
+    if len(first) != len(second):
+        raise ValueError(f"paired samples differ in number: {len(first)} and {len(second)}")
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    return cluster_bootstrap(difference.tolist(), clusters, seed=seed)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided exact p-value of McNemar's test from the two discordant counts; 1 when there are none.
+
+    The binomial test of min(b, c) among b + c at one half (McNemar 1947).
+    """
+    n, k = only_first + only_second, min(only_first, only_second)
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, i) for i in range(k + 1))
+    return min(1.0, float(2 * tail / 2**n) if n < 1000 else 2 * math.exp(_log(tail) - n * math.log(2)))
+
+
+def _log(huge: int) -> float:
+    """log of an integer beyond the range of floats."""
+    shift = max(0, huge.bit_length() - 60)
+    return math.log(huge >> shift) + shift * math.log(2)
+
+
+def _cluster_sums(
+    values: NDArray[np.float64], clusters: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Per cluster the sum of values and the number of them, clusters in order of first appearance."""
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values but {len(clusters)} cluster names")
+    index: dict[str, int] = {}
+    labels = np.array([index.setdefault(name, len(index)) for name in clusters], dtype=np.intp)
+    return (
+        np.bincount(labels, weights=values, minlength=len(index)),
+        np.bincount(labels, minlength=len(index)).astype(float),
+    )
+
+
+def _resampled_means(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], seed: int, resamples: int
+) -> NDArray[np.float64]:
+    """(resamples,) means; a resample is a multinomial count of each cluster. Batched to bound memory."""
+    generator = np.random.default_rng(seed)
+    m = len(sizes)
+    batch = max(1, 2_000_000 // m)
+    means = []
+    for start in range(0, resamples, batch):
+        counts = generator.multinomial(m, np.full(m, 1 / m), size=min(batch, resamples - start))
+        means.append((counts @ sums) / (counts @ sizes))
+    return np.concatenate(means)
