@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 COLUMNS = (
     "run", "hash", "model", "title", "scale", "origin", "task", "task_title", "split", "trained_on",
-    "status", "n", "n_split", "n_rows", "correct", "accuracy", "low", "high", "interval", "n_clusters",
+    "status", "n", "n_split", "n_rows", "accuracy", "low", "high", "interval", "n_clusters",
     "chance", *VERDICTS, "latency_p50_s", "cost_usd", "date", "dataset", "floor_cell_accuracy", "mean_iou",
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ def make_cell(runs: "pd.DataFrame") -> dict[str, Any] | None:
         "correct": int(run["correct"]),
         "n": n,
         "n_split": int(run["n_split"]),
+        "answered": int(run["n_rows"]) - int(run["failed"]),
         "partial": n < int(run["n_split"]),
         "status": str(run["status"]),
         "chance": _number(run["chance"]),
