@@ -25,6 +25,8 @@ _MODEL_CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
 }
+# A small model gains nothing from more threads, and where they contend with others' it ran 20 times slower.
+_ONE_THREAD_PARAMETERS = 10_000_000
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -70,9 +72,11 @@ class HfLocal:
             )
         limits = {k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None}
         self._maker = InputMaker(source, layout, config, limits, hub)
-        with loading(self._name, "weights"):
-            model = getattr(transformers, _MODEL_CLASSES[family]).from_pretrained(source, dtype=dtype, **hub)
-        self._model = model.to(self._device).eval()
+        model_class = getattr(transformers, _MODEL_CLASSES[family])
+        self._model = _load_model(model_class, source, self._name, {"dtype": dtype, **hub}).to(self._device)
+        self._threads_before = self._torch.get_num_threads()
+        if self._device.type == "cpu" and self._model.num_parameters() < _ONE_THREAD_PARAMETERS:
+            self._torch.set_num_threads(1)
         self._eos_ids = self._decode_greedily(transformers)
 
     def replies(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
@@ -105,6 +109,7 @@ class HfLocal:
 
     def close(self) -> None:
         self._model = None
+        self._torch.set_num_threads(self._threads_before)
         if self._device.type == "cuda":
             self._torch.cuda.empty_cache()
 
@@ -153,12 +158,9 @@ class HfLocal:
 
     def _answer(self, items: Sequence[ModelInput]) -> list[Reply]:
         """Replies of a batch; on a full GPU of its halves, and from then on in batches of that size."""
-        if len(items) > self._batch_size:
-            return [
-                r
-                for i in range(0, len(items), self._batch_size)
-                for r in self._answer(items[i : i + self._batch_size])
-            ]
+        size = self._batch_size  # of now: answering may lower it
+        if len(items) > size:
+            return [r for i in range(0, len(items), size) for r in self._answer(items[i : i + size])]
         started = time.perf_counter()
         try:
             tokens = self._generate(items) if items else []
@@ -231,6 +233,18 @@ def _packages() -> tuple[Any, Any]:
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     return torch, transformers
+
+
+def _load_model(model_class: Any, source: str, name: str, settings: Mapping[str, Any]) -> Any:
+    """The model, whole: transformers only warns about absent weights and fills them with noise."""
+    with loading(name, "weights"):
+        model, found = model_class.from_pretrained(source, output_loading_info=True, **settings)
+    if absent := sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"]):
+        raise AdapterError(
+            f"{name}: {len(absent)} weights are missing or of another shape, {absent[0]} among them; "
+            "the checkpoint is incomplete or not of this architecture."
+        )
+    return model.eval()
 
 
 def _device(torch: Any, wanted: str) -> Any:

@@ -54,9 +54,12 @@ def loading(checkpoint: str, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split("\n", 1)[0].split())
+        reason = " ".join(str(error).split("\n", 1)[0].split()).rstrip(".:")
         kind = Unavailable if isinstance(error, OSError | ImportError) else AdapterError
-        raise kind(f"{checkpoint}: its {what} cannot be loaded: {reason or type(error).__name__}") from error
+        raise kind(
+            f"{checkpoint}: its {what} cannot be loaded ({type(error).__name__}: {reason}). "
+            "Check the folder or Hub id and, for the Hub, the network."
+        ) from error
 
 
 def open_rgb(path: Path, image_size_wh: tuple[int, int]) -> Image.Image:

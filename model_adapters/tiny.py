@@ -150,7 +150,7 @@ def _spread_weights(model: Any, recipe: Recipe, tokenizer: Any) -> None:
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
-            if weight.ndim >= 2:
+            if weight.ndim >= 2 or name.endswith("class_embedding"):
                 noise = torch.randn(weight.shape, generator=generator)
                 weight.copy_(_gain(name, recipe) * noise / weight[0].numel() ** 0.5)
             elif name.endswith("bias"):

@@ -13,3 +13,16 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("EVALKIT_REAL_DATA is not set: no third-party data at hand")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory) -> Path:
+    """A cache folder that holds the tiny checkpoints of both local families; skips without torch."""
+    pytest.importorskip("torch", reason="the `local` extra is not installed")
+    pytest.importorskip("transformers", reason="the `local` extra is not installed")
+    from model_adapters.tiny import TINY_FAMILIES, tiny_checkpoint
+
+    cache = tmp_path_factory.mktemp("cache")
+    for family in TINY_FAMILIES:
+        tiny_checkpoint(family, cache)
+    return cache
