@@ -43,6 +43,8 @@ def run_row(folder: Path) -> dict[str, Any]:
     """What the leaderboard knows of one run."""
     meta, rows = read_meta(folder), list(read_rows(folder))
     n = meta["selection"]["n"]
+    if not n:
+        raise StoreError("a run of no samples")
     absent = max(0, n - len(rows))
     hits = [row["verdict"] == "correct" for row in rows] + [False] * absent
     clusters = [row["cluster"] for row in rows] + [f"\0absent{i}" for i in range(absent)]
@@ -57,7 +59,7 @@ def run_row(folder: Path) -> dict[str, Any]:
         "n_split": meta["dataset"]["n_split"],
         "n_rows": len(rows),
         "correct": counts["correct"],
-        "accuracy": counts["correct"] / n if n else None,
+        "accuracy": counts["correct"] / n,
         "low": interval.low,
         "high": interval.high,
         "interval": interval.method,

@@ -103,5 +103,7 @@ def test_transfer_is_a_row_of_its_own(tmp_path):
 
 def test_the_document_is_json(tmp_path):
     write_run(tmp_path, mixed(5, 5), model="a", cost_usd=0.25)
-    write_run(tmp_path, [], model="empty", n=0)
-    json.dumps(build_board(load_runs(tmp_path)), allow_nan=False)
+    write_run(tmp_path, [], model="empty", n=0)  # no number to show: left out
+    document = build_board(load_runs(tmp_path))
+    assert json.loads(json.dumps(document, allow_nan=False))["runs"][0]["cost_usd"] == 0.25
+    assert [run["model"] for run in document["runs"]] == ["a"]
