@@ -129,7 +129,8 @@ def main() -> None:
         parser.error("name the folder, or set EVALKIT_REAL_DATA")
     assert set(PARSERS) == {"integer", "yes_no", "point", "box"}
     print(
-        f"{'file':<34} {'part':<23} {'parser':<8} {'parsed':>6} {'unparsed':>8} {'blocked':>7} {'agree':>9} {'no answer':>9}"
+        f"{'file':<34} {'part':<23} {'parser':<8} {'parsed':>6} {'unparsed':>8} {'blocked':>7} "
+        f"{'agree':>9} {'no answer':>9}"
     )
     for source in sources():
         got = measure(Path(arguments.folder), source)

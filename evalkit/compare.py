@@ -23,7 +23,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return len(self.rows) == self.meta["selection"]["n"]
+        return len(self.rows) == int(self.meta["selection"]["n"])
 
 
 def find_run(model: str, task: str, split: str, results_dir: Path, trained_on: str | None = None) -> Run:
@@ -36,7 +36,9 @@ def find_run(model: str, task: str, split: str, results_dir: Path, trained_on: s
             fits &= runs["trained_on"] == trained_on
         chosen, _ = best_run(runs[fits])
         if chosen is None:
-            have = ", ".join(sorted(set(runs.loc[(runs["task"] == task) & (runs["split"] == split), "model"])))
+            have = ", ".join(
+                sorted(set(runs.loc[(runs["task"] == task) & (runs["split"] == split), "model"]))
+            )
             raise StoreError(
                 f"No run of {model!r} on {task}/{split} in {results_dir}; there are runs of: {have or 'no model'}. "
                 f"Make one: evalkit run --model {model} --task {task} --split {split}"
@@ -64,14 +66,17 @@ def compare(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:
     clusters = [runs[0].rows[sample_id]["cluster"] for sample_id in common]
     names = _distinct_names(runs)
     right = {
-        name: [run.rows[s]["verdict"] == "correct" for s in common] for name, run in zip(names, runs, strict=True)
+        name: [run.rows[s]["verdict"] == "correct" for s in common]
+        for name, run in zip(names, runs, strict=True)
     }
     return {
         "task": runs[0].meta["task"]["name"],
         "split": runs[0].meta["split"],
         "n": len(common),
         "n_images": len(set(clusters)),
-        "models": [_model(name, run, right[name], clusters, common) for name, run in zip(names, runs, strict=True)],
+        "models": [
+            _model(name, run, right[name], clusters, common) for name, run in zip(names, runs, strict=True)
+        ],
         "pairs": [_pair(a, b, right[a], right[b], clusters, seed) for a, b in combinations(names, 2)],
     }
 
@@ -85,9 +90,7 @@ def _distinct_names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _model(
-    name: str, run: Run, right: list[bool], clusters: list[str], common: list[str]
-) -> dict[str, Any]:
+def _model(name: str, run: Run, right: list[bool], clusters: list[str], common: list[str]) -> dict[str, Any]:
     interval = accuracy_interval(right, clusters)
     latencies = sorted(run.rows[s]["latency_s"] for s in common)
     return {

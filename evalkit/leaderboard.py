@@ -49,7 +49,7 @@ def run_row(folder: Path) -> dict[str, Any]:
     hits = [row["verdict"] == "correct" for row in rows] + [False] * absent
     clusters = [row["cluster"] for row in rows] + [f"\0absent{i}" for i in range(absent)]
     interval = accuracy_interval(hits, clusters)
-    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
+    counts: dict[str, int] = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
     return {
         "run": folder.as_posix(),
         "hash": folder.name.rpartition("-")[2],
@@ -122,6 +122,7 @@ def best_run(runs: "pd.DataFrame") -> "tuple[pd.Series[Any] | None, int]":
     if runs.empty:
         return None, 0
     ranked = runs.assign(
-        _complete=runs["status"] == "complete", _full=(runs["n"] >= runs["n_split"]) & (runs["status"] == "complete")
+        _complete=runs["status"] == "complete",
+        _full=(runs["n"] >= runs["n_split"]) & (runs["status"] == "complete"),
     ).sort_values(["_complete", "_full", "n", "date", "run"], ascending=[False, False, False, False, True])
     return ranked.iloc[0], len(ranked) - 1

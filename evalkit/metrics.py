@@ -42,7 +42,9 @@ def within_3_grid_units(
     gold_u, gold_v = grid_units(gold, image_size_wh)
     distance = math.hypot(u - gold_u, v - gold_v)
     cells = math.hypot(math.floor(u) - math.floor(gold_u), math.floor(v) - math.floor(gold_v))
-    return Score(distance <= MAX_GRID_DISTANCE, distance=distance, correct_floor_cell=cells <= MAX_GRID_DISTANCE)
+    return Score(
+        distance <= MAX_GRID_DISTANCE, distance=distance, correct_floor_cell=cells <= MAX_GRID_DISTANCE
+    )
 
 
 def iou_50(answer: Sequence[float], gold: Sequence[float], image_size_wh: tuple[int, int]) -> Score:

@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evalkit.datasets import DATASETS
 from evalkit.errors import ConfigError
@@ -31,7 +32,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 def _environment() -> _Sandbox:
-    return _Sandbox(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - plain text for a model
+    return _Sandbox(undefined=StrictUndefined, autoescape=False)
 
 
 @lru_cache(maxsize=64)

@@ -169,7 +169,9 @@ def rescore(store: RunStore, scorer: Scorer) -> int:
         )
         flipped += scored["verdict"] != row["verdict"]
         kept = {key: value for key, value in row.items() if key not in SCORED_KEYS or key in scored}
-        rows.append(kept | scored)  # keys keep their place, so that a row that did not change is the same bytes
+        rows.append(
+            kept | scored
+        )  # keys keep their place, so that a row that did not change is the same bytes
     store.replace_rows(rows)
     return flipped
 

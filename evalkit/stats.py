@@ -113,10 +113,8 @@ def _cluster_sums(
         raise ValueError(f"{len(values)} values but {len(clusters)} cluster names")
     index: dict[str, int] = {}
     labels = np.array([index.setdefault(name, len(index)) for name in clusters], dtype=np.intp)
-    return (
-        np.bincount(labels, weights=values, minlength=len(index)),
-        np.bincount(labels, minlength=len(index)).astype(float),
-    )
+    sums = np.bincount(labels, weights=values, minlength=len(index)).astype(np.float64)
+    return sums, np.bincount(labels, minlength=len(index)).astype(np.float64)
 
 
 def _resampled_means(

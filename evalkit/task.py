@@ -99,10 +99,14 @@ class TaskSpec(_Strict):
     def _parts_fit(self) -> Self:
         gold = DATASETS[self.dataset].gold
         if _GOLD_OF_PARSER[self.parser] != gold:
-            raise ValueError(f"parser {self.parser!r} cannot answer data set {self.dataset!r}, whose gold is {gold}")
+            raise ValueError(
+                f"parser {self.parser!r} cannot answer data set {self.dataset!r}, whose gold is {gold}"
+            )
         if self.metric not in _METRICS_OF_PARSER[self.parser]:
             allowed = ", ".join(_METRICS_OF_PARSER[self.parser])
-            raise ValueError(f"metric {self.metric!r} does not fit parser {self.parser!r}; allowed: {allowed}")
+            raise ValueError(
+                f"metric {self.metric!r} does not fit parser {self.parser!r}; allowed: {allowed}"
+            )
         for name, variant in {"prompt": self.default_variant, **self.family_prompts}.items():
             if self.has_coordinates != (variant.frame is not None):
                 need = "needs a frame" if self.has_coordinates else "takes no frame"
@@ -147,5 +151,3 @@ def load_task(name: str, folder: Path | None = None) -> TaskSpec:
     if spec is None:
         raise ConfigError("\n".join(lines))
     return spec
-
-

@@ -28,7 +28,9 @@ def _prompt_faults(spec: TaskSpec, families: set[str]) -> list[str]:
     for family, variant in spec.family_prompts.items():
         key = f"family_prompts.{family}"
         if family not in families:
-            found.append(f"{key}: no model of the registry has this family; known: {', '.join(sorted(families))}")
+            found.append(
+                f"{key}: no model of the registry has this family; known: {', '.join(sorted(families))}"
+            )
         found += [f"{key}.prompt: {fault}" for fault in template_faults(variant.prompt, allowed)]
     return found
 

@@ -100,7 +100,9 @@ class ModelEntry(BaseModel):
         if self.adapter == "hf_local" and not (self.checkpoint and self.family):
             raise ValueError("adapter hf_local needs a checkpoint and a family")
         if self.decoding != {"temperature": 0}:
-            raise ValueError("decoding must be {temperature: 0}: the adapters of this version decode greedily")
+            raise ValueError(
+                "decoding must be {temperature: 0}: the adapters of this version decode greedily"
+            )
         return self
 
     @property
@@ -115,7 +117,9 @@ class ModelEntry(BaseModel):
                 raise ConfigError(f"{self.name} has one checkpoint for every task: leave --trained-on out.")
             return self
         assert self.checkpoint is not None
-        return self.model_copy(update={"checkpoint": self.checkpoint.replace("{trained_on}", trained_on or "")})
+        return self.model_copy(
+            update={"checkpoint": self.checkpoint.replace("{trained_on}", trained_on or "")}
+        )
 
     def with_settings(self, settings: dict[str, Any]) -> Self:
         """The entry with options or runtime settings replaced. Raises ConfigError on an unknown one."""
@@ -268,9 +272,14 @@ def load_adapter(entry: ModelEntry) -> Adapter:
         return Fake(**entry.options, **entry.runtime)
     from model_adapters.hf_local import HfLocal
 
-    assert entry.checkpoint is not None and entry.family is not None
+    assert entry.checkpoint is not None
+    assert entry.family is not None
     return HfLocal(
-        _local_checkpoint(entry.checkpoint), entry.family, revision=entry.revision, **entry.options, **entry.runtime
+        _local_checkpoint(entry.checkpoint),
+        entry.family,
+        revision=entry.revision,
+        **entry.options,
+        **entry.runtime,
     )
 
 
@@ -289,4 +298,6 @@ def parse_frame(text: str) -> Frame:
     try:
         return Frame(kind, order or "xy")  # type: ignore[arg-type]  # checked by Frame
     except FrameError as error:
-        raise ConfigError(f"--frame {text}: {error} Write KIND or KIND:yx, e.g. {FRAME_KINDS[4]}:yx.") from None
+        raise ConfigError(
+            f"--frame {text}: {error} Write KIND or KIND:yx, e.g. {FRAME_KINDS[4]}:yx."
+        ) from None

@@ -39,13 +39,15 @@ def imports(path, module, top_level_only=False):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-ALL = [(name, path) for package in ("evalkit", "model_adapters", "trainers") for name, path in modules(package)]
+ALL = [
+    (name, path) for package in ("evalkit", "model_adapters", "trainers") for name, path in modules(package)
+]
 EVALKIT = [(name, path) for name, path in ALL if name.split(".")[0] == "evalkit"]
 
 
 def part(name):
     """`evalkit.report.tables` -> `report`."""
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 @pytest.mark.parametrize(("name", "path"), EVALKIT, ids=[name for name, _ in EVALKIT])

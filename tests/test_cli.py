@@ -29,7 +29,18 @@ def test_light_commands_import_nothing_heavy(words):
 
 def test_help_names_every_command():
     text = cli("--help").stdout
-    for name in ("tasks", "models", "validate", "data", "run", "parse", "score", "import", "compare", "tables"):
+    for name in (
+        "tasks",
+        "models",
+        "validate",
+        "data",
+        "run",
+        "parse",
+        "score",
+        "import",
+        "compare",
+        "tables",
+    ):
         assert f"\n  {name} " in text
 
 
@@ -106,7 +117,13 @@ def test_validate_five_broken_files(tmp_path):
     assert len(lines) == 5
     for line, words in zip(
         lines,
-        ["unknown key 'promt'", "no parser named 'number'", "variable 'node_c'", "expected [9, 5]", "not valid YAML"],
+        [
+            "unknown key 'promt'",
+            "no parser named 'number'",
+            "variable 'node_c'",
+            "expected [9, 5]",
+            "not valid YAML",
+        ],
         strict=True,
     ):
         assert words in line

@@ -51,7 +51,11 @@ def test_three_models_and_run_folders(tmp_path):
     folders = [write_run(tmp_path, mixed(i, 10 - i), model="m", hash8=f"{i:08d}") for i in (2, 5, 9)]
     document = compare(tmp_path, *folders)
     assert [m["model"] for m in document["models"]] == ["m@00000002", "m@00000005", "m@00000009"]
-    assert [(p["first"][-1], p["second"][-1]) for p in document["pairs"]] == [("2", "5"), ("2", "9"), ("5", "9")]
+    assert [(p["first"][-1], p["second"][-1]) for p in document["pairs"]] == [
+        ("2", "5"),
+        ("2", "9"),
+        ("5", "9"),
+    ]
 
 
 def test_clusters(tmp_path):

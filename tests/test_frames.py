@@ -73,7 +73,7 @@ def test_only_points_and_boxes(values):
 
 @pytest.mark.parametrize(("kind", "order"), [("grid", "xy"), ("unit", "xyxy")])
 def test_unknown_frame(kind, order):
-    with pytest.raises(FrameError, match="No (frame|axis order)"):
+    with pytest.raises(FrameError, match=r"No (frame|axis order)"):
         Frame(kind, order)
 
 

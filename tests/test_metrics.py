@@ -7,7 +7,9 @@ from evalkit.metrics import METRICS, iou
 SIZE = (480, 240)  # a grid unit is 20 px wide and 10 px high
 
 
-@pytest.mark.parametrize(("answer", "gold", "correct"), [(3, 3, True), (3, 2, False), ("yes", "yes", True), ("no", "yes", False)])
+@pytest.mark.parametrize(
+    ("answer", "gold", "correct"), [(3, 3, True), (3, 2, False), ("yes", "yes", True), ("no", "yes", False)]
+)
 def test_exact(answer, gold, correct):
     assert METRICS["exact"](answer, gold, SIZE).correct is correct
 

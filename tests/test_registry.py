@@ -28,7 +28,10 @@ def test_shipped_registry_is_sound():
         ("m: {title: M, adapter: hf_local, family: llava}", "needs a checkpoint and a family"),
         ("m: {title: M, adapter: fake, options: {rply: x}}", "options has no 'rply' for adapter fake"),
         ("m: {title: M, adapter: null, frame: {kind: pixels}}", "frame.kind"),
-        ("m: {title: M, adapter: null, frame: {kind: unit, min_pixels: 4}}", "go with resized_pixel, not unit"),
+        (
+            "m: {title: M, adapter: null, frame: {kind: unit, min_pixels: 4}}",
+            "go with resized_pixel, not unit",
+        ),
         ("m: {title: M, adapter: fake, decoding: {temperature: 1}}", "decode greedily"),
         ("m: 3", "expected a mapping, found int"),
         ("'a b': {title: M, adapter: fake}", "name: String should match pattern"),
@@ -71,7 +74,9 @@ def test_missing_checkpoint_says_where(tmp_path, monkeypatch):
     (tmp_path / "checkpoints/qwen-klal/grid_patch").mkdir(parents=True)
     (tmp_path / "checkpoints/qwen-klal/grid_patch/config.json").write_text("{}")
     if missing(get_entry("tiny-qwen")) is None:
-        assert missing(get_entry("qwen-klal")) is None  # one task's checkpoint is enough to be listed as ready
+        assert (
+            missing(get_entry("qwen-klal")) is None
+        )  # one task's checkpoint is enough to be listed as ready
 
 
 def test_missing_package(monkeypatch):
@@ -102,11 +107,15 @@ def test_identity_follows_what_changes_answers(tmp_path):
 
 
 def test_unknown_setting():
-    with pytest.raises(ConfigError, match="no setting 'temperature'. Known settings: faults, latency_s, log"):
+    with pytest.raises(
+        ConfigError, match=r"no setting 'temperature'\. Known settings: faults, latency_s, log"
+    ):
         get_entry("fake").with_settings({"temperature": 1})
 
 
-@pytest.mark.parametrize(("text", "frame"), [("unit", Frame("unit")), ("per_mille:yx", Frame("per_mille", "yx"))])
+@pytest.mark.parametrize(
+    ("text", "frame"), [("unit", Frame("unit")), ("per_mille:yx", Frame("per_mille", "yx"))]
+)
 def test_parse_frame(text, frame):
     assert parse_frame(text) == frame
 

@@ -47,7 +47,9 @@ def test_every_row_is_a_registry_entry():
 
 
 def test_runs_fill_their_cells(tmp_path):
-    write_run(tmp_path, mixed(7, 3), model="qwen-klal", task="line_intersection", trained_on="line_intersection")
+    write_run(
+        tmp_path, mixed(7, 3), model="qwen-klal", task="line_intersection", trained_on="line_intersection"
+    )
     write_run(tmp_path, mixed(1, 9), model="qwen-klal", task="line_intersection", trained_on="grid_patch")
     write_run(tmp_path, mixed(2, 8), model="qwen-klal", task="grid_patch", trained_on="pixmo_points")
     write_run(tmp_path, mixed(4, 6), model="qwen-klal", task="grid_patch", trained_on="grid_patch")

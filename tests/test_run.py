@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support import cli, cli_json, read_rows, write_jsonl
-
 from evalkit.datasets.disk import read_split
+from support import cli, cli_json, read_rows, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,9 @@ def where(data, tmp_path):
 
 
 def run(where, *words, exit_code=0):
-    return cli_json("run", "--model", "fake", "--task", "line_intersection", *where, *words, exit_code=exit_code)
+    return cli_json(
+        "run", "--model", "fake", "--task", "line_intersection", *where, *words, exit_code=exit_code
+    )
 
 
 def test_summary(where, data):
@@ -64,7 +65,9 @@ def test_same_command_does_nothing(where, tmp_path):
     again = run(where, "--set", f"log={log}")
     assert again == first
     assert len(log.read_text().splitlines()) == 12
-    assert {p.name: p.stat().st_mtime_ns for p in Path(first["run"]).iterdir() if p.name != ".lock"} == written
+    assert {
+        p.name: p.stat().st_mtime_ns for p in Path(first["run"]).iterdir() if p.name != ".lock"
+    } == written
 
 
 def test_what_changes_answers_changes_the_run(where):
@@ -131,9 +134,7 @@ def test_budget_stops_before_it_is_exceeded(where, data, tmp_path):
 
 def test_coordinates_are_converted_by_the_declared_frame(where, data):
     samples = read_split(data, "grid_patch", "test").samples
-    script = [
-        {"sample_id": s.sample_id, "reply": "({}, {})".format(*s.geometry["cell_xy"])} for s in samples
-    ]
+    script = [{"sample_id": s.sample_id, "reply": "({}, {})".format(*s.geometry["cell_xy"])} for s in samples]
     path = write_jsonl(Path(where[3]).parent / "script.jsonl", script)
     result = cli_json("run", "--model", "fake", "--task", "grid_patch", *where, "--set", f"script={path}")
     assert result["accuracy"] == 1.0

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from evalkit.datasets.disk import read_split
 from support import cli, cli_json, read_rows, write_jsonl
 
-from evalkit.datasets.disk import read_split
 from evalkit.frames import Frame, from_pixels
 
 
@@ -45,7 +45,9 @@ def test_import_scores_like_a_run(where, samples, tmp_path):
 
 
 def test_partial_import_is_marked(where, samples, tmp_path):
-    result = importing(where, write_jsonl(tmp_path / "r.jsonl", [{"sample_id": samples[0].sample_id, "reply": "9"}]))
+    result = importing(
+        where, write_jsonl(tmp_path / "r.jsonl", [{"sample_id": samples[0].sample_id, "reply": "9"}])
+    )
     assert (result["n"], result["correct"], result["sample_of"]) == (1, 0, len(samples))
 
 
@@ -104,7 +106,17 @@ def test_frames_of_imported_points(where, data, tmp_path, spoken):
 def test_frame_of_a_task_without_coordinates(where, samples, tmp_path):
     file = write_jsonl(tmp_path / "r.jsonl", [{"sample_id": samples[0].sample_id, "reply": "1"}])
     result = cli(
-        "import", "--task", "line_intersection", "--split", "test", "--model", "x", "--frame", "unit", *where, file
+        "import",
+        "--task",
+        "line_intersection",
+        "--split",
+        "test",
+        "--model",
+        "x",
+        "--frame",
+        "unit",
+        *where,
+        file,
     )
     assert result.exit_code == 1
     assert "has no coordinates" in result.stderr

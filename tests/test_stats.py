@@ -45,7 +45,9 @@ def test_one_question_an_image_is_wilson():
 def test_copies_of_an_answer_say_nothing_new():
     """Five identical questions an image: as wide as one question an image (up to m / (m - 1))."""
     images = [i % 3 == 0 for i in range(60)]
-    five = accuracy_interval([c for c in images for _ in range(5)], [str(i) for i in range(60) for _ in range(5)])
+    five = accuracy_interval(
+        [c for c in images for _ in range(5)], [str(i) for i in range(60) for _ in range(5)]
+    )
     one = wilson(20 * 59 / 60, 59)
     assert (five.low, five.high) == pytest.approx(one, abs=1e-9)
     assert "clustered" in five.method
@@ -82,7 +84,9 @@ def test_coverage_for_clustered_data(p, correlation):
         else:
             rates = np.full(images, p)
         correct = draw.random(sizes.sum()) < np.repeat(rates, sizes)
-        interval = accuracy_interval(correct.tolist(), np.repeat(np.arange(images), sizes).astype(str).tolist())
+        interval = accuracy_interval(
+            correct.tolist(), np.repeat(np.arange(images), sizes).astype(str).tolist()
+        )
         hits += interval.low <= p <= interval.high
     assert 0.93 <= hits / repeats <= 0.97
 

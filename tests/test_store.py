@@ -35,7 +35,10 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
     with RunStore(tmp_path) as store:
         assert list(store.rows) == ["a"]
         store.append(row("b"))
-    assert [json.loads(line)["sample_id"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == ["a", "b"]
+    assert [json.loads(line)["sample_id"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == [
+        "a",
+        "b",
+    ]
 
 
 def test_a_damaged_whole_line_is_an_error_with_its_place(tmp_path):
@@ -73,7 +76,9 @@ def test_replace_rows_is_all_or_nothing(tmp_path, monkeypatch):
         store.replace_rows([row("b")])
         store.append(row("c"))
         assert [r["sample_id"] for r in read_rows(tmp_path)] == ["b", "c"]
-        monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        monkeypatch.setattr(
+            "pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
         with pytest.raises(StoreError, match="No space left"):
             store.replace_rows([])
     assert [r["sample_id"] for r in read_rows(tmp_path)] == ["b", "c"]

@@ -28,7 +28,9 @@ def test_metric_names_are_the_metrics():
 
 
 def test_the_papers_question():
-    assert load_task("line_intersection").prompt == "How many times do the blue and red lines touch each other?"
+    assert (
+        load_task("line_intersection").prompt == "How many times do the blue and red lines touch each other?"
+    )
 
 
 def test_families_have_their_wording():
@@ -64,7 +66,10 @@ def broken(tmp_path, base="grid_patch", **changes):
         ({"parser": "points"}, "no parser named 'points'; known: "),
         ({"metric": "accuracy"}, "no metric named 'accuracy'; known: exact, within_3_grid_units, iou_50"),
         ({"metric": "exact"}, "metric 'exact' does not fit parser 'point'"),
-        ({"parser": "integer"}, "parser 'integer' cannot answer data set 'grid_patch', whose gold is point_xy_px"),
+        (
+            {"parser": "integer"},
+            "parser 'integer' cannot answer data set 'grid_patch', whose gold is point_xy_px",
+        ),
         ({"dataset": "imagenet"}, "no data set named 'imagenet'"),
         ({"prompt": "Where is {{ colour }}?"}, "prompt: no sample has a variable 'colour'; allowed: "),
         ({"prompt": "Where {{ is"}, "prompt: not a valid template"),

@@ -25,7 +25,7 @@ def tasks_command(tasks_dir: Path | None, data_dir: Path, as_json: bool) -> None
     """List the tasks: what they ask, how they are scored, whether their data are here."""
     from evalkit.task import load_task, task_files
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in task_files(tasks_dir):
         task = load_task(path.stem, tasks_dir)
         rows.append(
@@ -135,7 +135,9 @@ def _frame_faults(paths: list[Path], entries: dict[str, Any]) -> list[str]:
         for entry in entries.values() if task is not None else ():
             has_own = entry.family in task.family_prompts  # type: ignore[union-attr]
             if has_own and task.variant(entry.family).frame == "model" and entry.frame is None:  # type: ignore[union-attr]
-                faults.append(f"registry: {entry.name}: task {path.stem!r} asks in its own frame, but it has no `frame`.")
+                faults.append(
+                    f"registry: {entry.name}: task {path.stem!r} asks in its own frame, but it has no `frame`."
+                )
     return faults
 
 

@@ -14,7 +14,9 @@ from evalkit.errors import DataError
 @click.command("parse")
 @click.option("--parser", required=True, help="integer, yes_no, point or box.")
 @click.option("--field", help="FILE is JSONL and the reply stands in this field.")
-@click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
+@click.argument(
+    "file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
+)
 def parse_command(parser: str, field: str | None, file: Path | None) -> None:
     """Read replies from FILE (default: standard input), print an answer for each.
 
@@ -24,7 +26,9 @@ def parse_command(parser: str, field: str | None, file: Path | None) -> None:
     from evalkit.parsers import PARSERS, parse
 
     if parser not in PARSERS:
-        raise click.BadParameter(f"no parser named {parser!r}; known: {', '.join(PARSERS)}.", param_hint="--parser")
+        raise click.BadParameter(
+            f"no parser named {parser!r}; known: {', '.join(PARSERS)}.", param_hint="--parser"
+        )
     with _open(file) as lines:
         for reply in _replies(lines, field, str(file or "standard input")):
             parsed = parse(parser, reply)
@@ -34,7 +38,7 @@ def parse_command(parser: str, field: str | None, file: Path | None) -> None:
 
 def _open(file: Path | None) -> TextIO:
     if file is None or str(file) == "-":
-        return open(sys.stdin.fileno(), encoding="utf-8", errors="replace", newline="\n", closefd=False)  # noqa: PTH123
+        return open(sys.stdin.fileno(), encoding="utf-8", errors="replace", newline="\n", closefd=False)
     return file.open(encoding="utf-8", errors="replace", newline="\n")
 
 

@@ -58,7 +58,9 @@ def _show_comparison(document: dict[str, Any]) -> None:
             f"p95 {model['latency_p95_s']:.3f} s{cost}{mark}"
         )
         if model["only_here"]:
-            click.echo(f"  {'':<{width}}  {model['only_here']} further samples that not all answered are left out")
+            click.echo(
+                f"  {'':<{width}}  {model['only_here']} further samples that not all answered are left out"
+            )
     for pair in document["pairs"]:
         low, high = pair["difference_ci95"]
         click.echo(f"\n{pair['first']} against {pair['second']}")
@@ -75,7 +77,9 @@ def _show_comparison(document: dict[str, Any]) -> None:
 
 
 @click.command("tables")
-@click.option("--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/tables]")
+@click.option(
+    "--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/tables]"
+)
 @results_option
 @json_option
 def tables_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> None:
@@ -87,7 +91,9 @@ def tables_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> No
 
     document = build_tables(load_paper(), load_runs(results_dir))
     out_dir = out_dir or results_dir / "tables"
-    paths = [write(out_dir / f"tables.{kind}", render(f"tables.{kind}.j2", document)) for kind in ("md", "html")]
+    paths = [
+        write(out_dir / f"tables.{kind}", render(f"tables.{kind}.j2", document)) for kind in ("md", "html")
+    ]
     if as_json:
         print_json(document | {"files": [str(path) for path in paths]})
         return
@@ -97,7 +103,10 @@ def tables_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> No
 
 @click.command("leaderboard")
 @click.option(
-    "--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/leaderboard]"
+    "--out",
+    "out_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="[default: RESULTS/leaderboard]",
 )
 @results_option
 @json_option
@@ -112,7 +121,8 @@ def leaderboard_command(out_dir: Path | None, results_dir: Path, as_json: bool) 
     document = build_board(load_runs(results_dir))
     out_dir = out_dir or results_dir / "leaderboard"
     paths = [
-        write(out_dir / f"leaderboard.{kind}", render(f"leaderboard.{kind}.j2", document)) for kind in ("md", "html")
+        write(out_dir / f"leaderboard.{kind}", render(f"leaderboard.{kind}.j2", document))
+        for kind in ("md", "html")
     ]
     paths.append(write(out_dir / "leaderboard.json", json.dumps(document, indent=2, allow_nan=False) + "\n"))
     if as_json:

@@ -30,9 +30,15 @@ if TYPE_CHECKING:
 @click.option("--split", "split_name", help="Split of the data set.  [default: the task's first]")
 @click.option("--limit", type=click.IntRange(min=1), help="A seeded sample of N, classes in proportion.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --limit and of the intervals.")
-@click.option("--trained-on", metavar="TASK", help="Which checkpoint of a trained model.  [default: the task]")
-@click.option("--checkpoint", metavar="PATH", help="A checkpoint folder or Hub id, instead of the registry's.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the model's adapter.")
+@click.option(
+    "--trained-on", metavar="TASK", help="Which checkpoint of a trained model.  [default: the task]"
+)
+@click.option(
+    "--checkpoint", metavar="PATH", help="A checkpoint folder or Hub id, instead of the registry's."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the model's adapter."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be asked, and ask nothing.")
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="Stop before this is exceeded.")
 @data_option
@@ -89,7 +95,7 @@ def run_command(
         split,
         model=entry.model_dump(),
         identity={} if dry_run and entry.adapter is None else identity(entry),
-        frame=resolve_frame(variant, entry.frame and entry.frame.frame(), entry.name),
+        frame=resolve_frame(variant, entry.frame.frame() if entry.frame else None, entry.name),
         frame_source=variant.frame and ("registry" if variant.frame == "model" else "prompt"),
         trained_on=trained_on,
         limit=limit,
@@ -212,7 +218,9 @@ def show_summary(result: Mapping[str, Any], as_json: bool) -> None:
         f"  accuracy {percent(result['accuracy'])}  ({result['correct']}/{result['n']}, "
         f"95 % CI {100 * low:.1f}–{100 * high:.1f} %, {result['ci95_method']})"
     )
-    click.echo("  " + " · ".join(f"{verdict} {count}" for verdict, count in result["verdicts"].items() if count))
+    click.echo(
+        "  " + " · ".join(f"{verdict} {count}" for verdict, count in result["verdicts"].items() if count)
+    )
     click.echo(f"  {result['run']}")
 
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from evalkit.cli.common import data_option, json_option, models_option, note, print_json, results_option, tasks_option
+from evalkit.cli.common import (
+    data_option,
+    json_option,
+    models_option,
+    note,
+    print_json,
+    results_option,
+    tasks_option,
+)
 from evalkit.cli.run import show_summary
 
 
@@ -47,9 +55,7 @@ def score_command(
         note(f"No runs below {results_dir / 'runs'}.")
 
 
-def _score_one(
-    folder: Path, tasks_dir: Path | None, models_file: Path | None
-) -> tuple[dict[str, Any], int]:
+def _score_one(folder: Path, tasks_dir: Path | None, models_file: Path | None) -> tuple[dict[str, Any], int]:
     from evalkit.runner import rescore, settle, summary
     from evalkit.scoring import Scorer
     from evalkit.store import RunStore, read_meta

@@ -1,7 +1,7 @@
 """`point` and `box`: coordinates as models write them, in the order and frame of the text.
 
-Tags (`<point x= y=>`, `<points x1= y1=>`, `<points coords=>`, `<|box_start|>`, `{<1><2><3><4>}`), JSON with or without a
-fence, bracket lists, prose ("x = 3, y = 4"). One place was asked for: a reply with several different ones
+Tags (`<point x= y=>`, `<points x1= y1=>`, `<points coords=>`, `<|box_start|>`, `{<1><2><3><4>}`), JSON with
+or without a fence, bracket lists, prose ("x = 3, y = 4"). One place was asked for: a reply with several different ones
 commits to none, unless it marks one as its answer.
 """
 
@@ -34,11 +34,9 @@ _XY_KEYS = re.compile(
 _COLUMN_ROW = re.compile(
     rf"\bcolumn\s*(?:is|=|:)?\s*({_N})\s*(?:,|;|and|\s)+\s*row\s*(?:is|=|:)?\s*({_N})", re.I
 )
+_SIDES = (r"x_?min|x1|left", r"y_?min|y1|top", r"x_?max|x2|right", r"y_?max|y2|bottom")
 _CORNERS = re.compile(
-    r"[\"']?\b(?:x_?min|x1|left)[\"']?\s*[:=]\s*({n}).{{0,12}}?[\"']?\b(?:y_?min|y1|top)[\"']?\s*[:=]\s*({n}).{{0,12}}?"
-    r"[\"']?\b(?:x_?max|x2|right)[\"']?\s*[:=]\s*({n}).{{0,12}}?[\"']?\b(?:y_?max|y2|bottom)[\"']?\s*[:=]\s*({n})".format(
-        n=_N
-    ),
+    r".{0,12}?".join(rf"[\"']?\b(?:{side})[\"']?\s*[:=]\s*({_N})" for side in _SIDES),
     re.IGNORECASE | re.DOTALL,
 )
 _MARK = re.compile(

@@ -12,12 +12,14 @@ from evalkit.parsers.result import Parsed, found, nothing
 from evalkit.parsers.text import clean, is_refusal, sentences
 
 _WORDS = {
+    word: number for number, word in enumerate(("zero", "one", "two", "three", "four", "five", "six"))
+} | {
     word: number
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
+        ("seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen"), 7
     )
 }
+_WORDS |= {"fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20}
 _DIGITS = r"(?<![\w.,])[-+]?\d{1,9}(?:\.0+)?(?![\w]|[.,:/]\d|\s*%)"
 _NUMBER = rf"(?:{_DIGITS}|\b(?:{'|'.join(_WORDS)})\b)"
 _TIMES = {"once": 1, "twice": 2, "thrice": 3}
@@ -26,7 +28,8 @@ _LATEX = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]{0,60})\}")
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]{0,60})\}?")
 _BRACES = re.compile(r"(?<![\\\w])\{\s*([^{}\n]{1,40}?)\s*\}")
 _MARK = re.compile(
-    r"(?:\banswers?\b(?:\s+(?:to (?:the|this|your) question|here))?\s*(?:is|are|would be|should be|=|:)+\s*:?|####|\bfinal count\s*(?:is|:))\s*",
+    r"(?:\banswers?\b(?:\s+(?:to (?:the|this|your) question|here))?\s*(?:is|are|would be|should be|=|:)+\s*:?"
+    r"|####|\bfinal count\s*(?:is|:))\s*",
     re.IGNORECASE,
 )
 _VERB = r"(?:touch|intersect|cross|meet|overlap|coincide)"
@@ -44,10 +47,12 @@ _NEGATED = re.compile(
     re.IGNORECASE,
 )
 _COUNTED = re.compile(
-    rf"\b{_VERB}\w*\b(?:\s+(?!not\b)[a-z]+){{0,4}}?\s+(?P<a>{_NUMBER}|once|twice|thrice)(?:\s+(?:\w+\s+){{0,3}}?{_NOUN})?"
+    rf"\b{_VERB}\w*\b(?:\s+(?!not\b)[a-z]+){{0,4}}?\s+(?P<a>{_NUMBER}|once|twice|thrice){_NOT_LINES}"
     rf"|(?P<b>{_NUMBER})\s+(?:(?!and\b|or\b|to\b)[a-z-]+\s+){{0,3}}?{_NOUN}\b"
-    rf"|\bthere\s+(?:are|is|were|was|will be|would be)\s+(?:exactly |only |a total of |in total |about |still )?(?P<c>{_NUMBER}){_NOT_LINES}"
-    rf"|\b(?:count|see|find|identify|have|has|total of|a total is|get)\s+(?:exactly |only |a total of )?(?P<d>{_NUMBER}){_NOT_LINES}"
+    rf"|\bthere\s+(?:are|is|were|was|will be|would be)\s+(?:exactly |only |a total of |in total |about |still )?"
+    rf"(?P<c>{_NUMBER}){_NOT_LINES}"
+    rf"|\b(?:count|see|find|identify|have|has|total of|a total is|get)\s+(?:exactly |only |a total of )?"
+    rf"(?P<d>{_NUMBER}){_NOT_LINES}"
     rf"|(?P<e>\b(?:once|twice|thrice)\b)",
     re.IGNORECASE,
 )

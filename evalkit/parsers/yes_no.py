@@ -11,7 +11,8 @@ _OPENING = re.compile(
 )
 _EITHER = re.compile(r"\byes\s*(?:/|or|and)\s*no\b|\bno\s*(?:/|or|and)\s*yes\b", re.I)
 _MARKED = re.compile(
-    r"(?:\banswers?\b(?:\s+to (?:the|this|your) question)?\s*(?:is|would be|should be|:|=)+\s*:?|\btherefore,?|\bso,?|\bthus,?|\bboxed|####)"
+    r"(?:\banswers?\b(?:\s+to (?:the|this|your) question)?\s*(?:is|would be|should be|:|=)+\s*:?"
+    r"|\btherefore,?|\bso,?|\bthus,?|\bboxed|####)"
     r"[\s*_`\"'({\[]*(yes|no)\b",
     re.I,
 )
@@ -37,9 +38,8 @@ def yes_no(reply: str) -> Parsed:
         return nothing("empty")
     if (opening := _OPENING.match(text)) is not None:
         return found("no" if opening[1].lower() in ("no", "nope") else "yes")
-    if marked := _MARKED.findall(text):
-        if not _EITHER.search(text[-200:]):
-            return found(marked[-1].lower())
+    if (marked := _MARKED.findall(text)) and not _EITHER.search(text[-200:]):
+        return found(marked[-1].lower())
     if _EITHER.search(text):
         return nothing("says yes and no")
     words = {word.lower() for word in _WORD.findall(text)}

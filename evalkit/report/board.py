@@ -18,7 +18,11 @@ _TASK_ORDER = ("line_intersection", "line_tracing", "grid_patch", "pixmo_points"
 def build_board(runs: "pd.DataFrame") -> dict[str, Any]:
     """The document behind leaderboard.md, .html and .json; the same runs give the same document."""
     sections = [section for scale in _SCALES if (section := build_section(runs, scale)) is not None]
-    listed = [] if runs.empty else sorted(_listed(runs), key=lambda r: (r["model"], r["task"], r["split"], r["run"]))
+    listed = (
+        []
+        if runs.empty
+        else sorted(_listed(runs), key=lambda r: (r["model"], r["task"], r["split"], r["run"]))
+    )
     return {
         "newest": max((run["date"] for run in listed), default=None),
         "sections": sections,
@@ -49,13 +53,16 @@ def _columns(runs: "pd.DataFrame") -> list[dict[str, Any]]:
 
 def _groups(runs: "pd.DataFrame") -> Any:
     """One row a model; a checkpoint trained on another task than the column's is a row of its own."""
-    elsewhere = runs["trained_on"].where(runs["trained_on"].notna() & (runs["trained_on"] != runs["task"]), "")
+    elsewhere = runs["trained_on"].where(
+        runs["trained_on"].notna() & (runs["trained_on"] != runs["task"]), ""
+    )
     return runs.groupby([runs["model"], elsewhere])
 
 
 def _row(name: str, trained_on: str, runs: "pd.DataFrame", columns: list[dict[str, Any]]) -> dict[str, Any]:
     cells = [
-        make_cell(runs[(runs["task"] == column["task"]) & (runs["split"] == column["split"])]) for column in columns
+        make_cell(runs[(runs["task"] == column["task"]) & (runs["split"] == column["split"])])
+        for column in columns
     ]
     final = [cell for cell in cells if cell is not None and is_final(cell)]
     everything = len(final) == len(columns) > 1

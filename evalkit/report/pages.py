@@ -45,7 +45,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("evalkit.report"),
         undefined=StrictUndefined,
-        autoescape=lambda name: name is not None and ".html" in name,
+        autoescape=lambda name: name is not None and ".html" in name,  # noqa: S701 - Markdown has a filter
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
