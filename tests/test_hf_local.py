@@ -229,26 +229,28 @@ def test_one_prompt_too_long_for_the_device(adapters, prompts, tiny_cache):
 
 
 def official_processor(family, folder):
-    if family == "llava":
-        return transformers.AutoProcessor.from_pretrained(folder, backend="pil")
-    try:
-        import torchvision  # noqa: F401 - what the processor's video part imports
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"Qwen2.5-VL's combined processor needs torchvision: {error}")
-    return transformers.AutoProcessor.from_pretrained(folder, backend="pil")
+    if family == "qwen2_5_vl":
+        try:
+            import torchvision  # noqa: F401 - what the processor's video part imports
+        except (ImportError, RuntimeError) as error:
+            pytest.skip(f"Qwen2.5-VL's combined processor needs torchvision: {error}")
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    processor.image_processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    return processor
 
 
 def test_inputs_are_those_of_the_official_processor(family, adapter, tiny_cache, prompts):
     processor = official_processor(family, tiny_checkpoint(family, tiny_cache))
     maker = adapter._maker
-    # it would crop what is not square; we pad
+    # LLaVA's would crop what is not square; we pad
     for prompt in [p for p in prompts if family == "qwen2_5_vl" or len(set(p.image_size_wh)) == 1]:
         chat = messages(maker.family, prompt.text)
         text = processor.apply_chat_template(chat, add_generation_prompt=True)
         theirs = processor(text=[text], images=[Image.open(prompt.image_path)], return_tensors="pt")
         ours = maker.collate([maker.load(maker.encode(prompt))])
-        for name in ours.keys() - {"mm_token_type_ids"}:
-            assert torch.equal(ours[name], theirs[name]), name
+        assert theirs.keys() == ours.keys()
+        for name, tensor in ours.items():
+            assert torch.equal(tensor, theirs[name]), name
 
 
 def test_llava_prompt_begins_with_bos_once(adapters, prompts):
