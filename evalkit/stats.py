@@ -1,4 +1,4 @@
-"""Statistics of evaluation: intervals that know that questions on one image are not independent, and paired tests."""
+"""Intervals that know that questions on one image are not independent, and paired tests."""
 
 import math
 from collections.abc import Sequence
@@ -43,9 +43,10 @@ def wilson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
 def accuracy_interval(correct: Sequence[bool], clusters: Sequence[str], *, seed: int = 0) -> Interval:
     """The 95 % interval that every accuracy of ours carries.
 
-    One question an image: Wilson. Several: Wilson on the effective sample size n / deff, where deff is the
-    ratio of the cluster-robust variance of the accuracy to that of independent questions (Kish 1965), never
-    below 1. With no or all correct the variance says nothing; then each image counts as one question.
+    One question an image: Wilson. Several: Wilson on the effective sample size n / deff * (z / t)^2 of Korn
+    and Graubard (1998), where deff is the ratio of the cluster-robust variance of the accuracy to that of
+    independent questions (Kish 1965), never below 1, and t has one degree of freedom less than there are
+    images. With no or all correct the variance says nothing; then each image counts as one question.
     An empty sample gives [0, 1]. `seed` is taken for symmetry with the bootstraps; nothing is drawn here.
     """
     n, k = len(correct), sum(correct)
@@ -60,7 +61,7 @@ def accuracy_interval(correct: Sequence[bool], clusters: Sequence[str], *, seed:
     else:
         p = k / n
         robust = m / (m - 1) * float(((sums - p * sizes) ** 2).sum()) / n**2
-        effective = n / max(1.0, robust / (p * (1 - p) / n))
+        effective = n / max(1.0, robust / (p * (1 - p) / n)) * _shrink(m - 1)
     return Interval(*wilson(k / n * effective, effective), "Wilson, clustered by image", n, m)
 
 
@@ -95,14 +96,18 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     n, k = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return 1.0
-    tail = sum(math.comb(n, i) for i in range(k + 1))
-    return min(1.0, float(2 * tail / 2**n) if n < 1000 else 2 * math.exp(_log(tail) - n * math.log(2)))
+    term = tail = 1  # the binomial coefficient n over i, and the sum of them up to k
+    for i in range(k):
+        term = term * (n - i) // (i + 1)
+        tail += term
+    return min(1.0, tail / (1 << (n - 1)))  # a quotient of integers is rounded once, at any size
 
 
-def _log(huge: int) -> float:
-    """log of an integer beyond the range of floats."""
-    shift = max(0, huge.bit_length() - 60)
-    return math.log(huge >> shift) + shift * math.log(2)
+def _shrink(degrees: int) -> float:
+    """(z / t)^2 of the 97.5 % quantiles; t by its expansion in z (Abramowitz and Stegun 26.7.5)."""
+    z = NormalDist().inv_cdf(0.975)
+    t = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    return (z / t) ** 2
 
 
 def _cluster_sums(

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -43,20 +44,22 @@ def test_one_question_an_image_is_wilson():
 
 
 def test_copies_of_an_answer_say_nothing_new():
-    """Five identical questions an image: as wide as one question an image (up to m / (m - 1))."""
+    """Five identical questions an image: as wide as one question an image, but for the two corrections."""
     images = [i % 3 == 0 for i in range(60)]
     five = accuracy_interval(
         [c for c in images for _ in range(5)], [str(i) for i in range(60) for _ in range(5)]
     )
-    one = wilson(20 * 59 / 60, 59)
-    assert (five.low, five.high) == pytest.approx(one, abs=1e-9)
+    effective = 59 * (1.959964 / scipy_stats.t.ppf(0.975, 59)) ** 2  # m - 1, and t in place of z
+    one = wilson(effective / 3, effective)
+    assert (five.low, five.high) == pytest.approx(one, abs=1e-5)
     assert "clustered" in five.method
 
 
 def test_never_narrower_than_independent_questions():
     """A model that says Yes throughout is right on half of each image: no variance between images."""
     interval = accuracy_interval([True, False] * 100, [str(i // 2) for i in range(200)])
-    assert (interval.low, interval.high) == pytest.approx(wilson(100, 200))
+    assert interval.low < wilson(100, 200)[0] < 0.5 < wilson(100, 200)[1] < interval.high
+    assert (interval.low, interval.high) == pytest.approx(wilson(100, 200), abs=0.002)
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -71,11 +74,29 @@ def test_no_samples():
     assert (interval.low, interval.high, interval.n) == (0, 1, 0)
 
 
-@pytest.mark.parametrize(("p", "correlation"), [(0.5, 0.0), (0.5, 0.5), (0.15, 0.3), (0.9, 0.8)])
-def test_coverage_for_clustered_data(p, correlation):
+def test_the_variance_is_the_cluster_robust_one():
+    """Against statsmodels: the constant of a regression has the accuracy's variance, clustered by image."""
+    draw = np.random.default_rng(4)
+    clusters = np.repeat(np.arange(50), draw.integers(2, 9, 50))
+    correct = draw.random(len(clusters)) < np.repeat(draw.random(50), np.bincount(clusters))
+    fit = OLS(correct.astype(float), np.ones(len(clusters))).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters, "use_correction": False}
+    )
+    robust = fit.bse[0] ** 2 * 50 / 49
+    p = correct.mean()
+    effective = p * (1 - p) / robust * (1.959964 / scipy_stats.t.ppf(0.975, 49)) ** 2
+    interval = accuracy_interval(correct.tolist(), clusters.astype(str).tolist())
+    assert (interval.low, interval.high) == pytest.approx(wilson(p * effective, effective), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "p", "correlation"),
+    [(100, 0.5, 0.0), (100, 0.5, 0.5), (100, 0.15, 0.3), (100, 0.9, 0.8), (40, 0.1, 0.3)],
+)
+def test_coverage_for_clustered_data(images, p, correlation):
     """Beta-binomial images with 4 or 6 questions: the interval covers the truth in 93-97 % of 1,500 draws."""
     draw = np.random.default_rng(1)
-    images, hits, repeats = 100, 0, 1500
+    hits, repeats = 0, 1500
     for _ in range(repeats):
         sizes = draw.choice([4, 6], images)
         if correlation:
