@@ -1,7 +1,8 @@
 """A checkpoint on this machine through transformers: greedy, in batches of about equal length.
 
 A batch answers what its prompts would alone: padding stands on the left, is masked, and never moves
-a position. Latencies are a batch's time divided by its size.
+a position. That is exact to the token in float32; in half precision rounding may tip a near tie.
+Latencies are a batch's time divided by its size.
 """
 
 import logging
@@ -173,7 +174,9 @@ class HfLocal:
         if len(items) == 1:
             return [
                 self._failed(
-                    items[0].prompt, f"{self._name}: out of memory on {self._device} with one prompt"
+                    items[0].prompt,
+                    f"{self._name}: out of memory on {self._device} with one prompt of "
+                    f"{len(items[0].input_ids)} tokens; a smaller dtype or max_pixels needs less",
                 )
             ]
         self._batch_size = (len(items) + 1) // 2

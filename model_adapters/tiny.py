@@ -25,7 +25,6 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")  # whose versions decide by
 
 _ATTENTION_GAIN = 1.5  # of queries and keys: attention picks, it does not average
 _ANSWER_GAIN = 1.2  # some replies then hold what a parser reads
-_EOS_GAIN = 2.5  # of the EOS row of lm_head, whose rows have length 1
 _MARKS = frozenset("0123456789()[],.")
 _ANSWERS = frozenset("0123456789") | {"yes", "no"}
 
@@ -161,7 +160,7 @@ def _spread_weights(model: Any, recipe: Recipe, tokenizer: Any) -> None:
         silent = set(range(len(head))) - set(spoken) - {tokenizer.eos_token_id}
         head[sorted(silent)] = 0
         head[[token for token, text in spoken.items() if text.strip().lower() in _ANSWERS]] *= _ANSWER_GAIN
-        head[tokenizer.eos_token_id] *= _EOS_GAIN
+        head[tokenizer.eos_token_id] *= recipe.eos_gain
 
 
 def _gain(name: str, recipe: Recipe) -> float:

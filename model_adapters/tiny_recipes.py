@@ -104,7 +104,8 @@ class Recipe:
     chat_template: str
     config: Mapping[str, Any]  # keyword arguments of the family's config class
     files: Mapping[str, Mapping[str, Any]]  # JSON files in the layout of the family's Hub repository
-    seed: int  # chosen so that nearly all replies end within 32 tokens and differ between images
+    seed: int  # chosen so that most replies are not empty, end within 32 tokens and differ between images
+    eos_gain: float  # length of the EOS row of lm_head; most others have length 1
     projector_gain: float  # how loudly the image speaks beside the text
 
 
@@ -166,6 +167,7 @@ RECIPES: Mapping[str, Recipe] = {
             },
         },
         seed=10,
+        eos_gain=2.5,
         projector_gain=4.0,
     ),
     "llava": Recipe(
@@ -222,7 +224,8 @@ RECIPES: Mapping[str, Recipe] = {
                 "vision_feature_select_strategy": "default",
             },
         },
-        seed=11,
+        seed=34,
+        eos_gain=3.5,
         projector_gain=1.5,
     ),
 }
