@@ -1,0 +1,160 @@
+"""evalkit data: build, import, verify, list and show data sets."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalkit.cli.common import EXIT_USER_ERROR, data_option, json_option, note, print_json
+
+
+@click.group("data")
+def data_group() -> None:
+    """Build, import, check and look at data sets."""
+
+
+@data_group.command("build")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.option("--n", type=int, help="How many images.  [default: the paper's number]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pictures and of the split.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes; the pixels are the same.")
+@click.option("--force", is_flag=True, help="Replace another set that is in the way.")
+@click.option("--sheet", is_flag=True, help="Also draw a contact sheet, DATA/TASK/sheet.png.")
+@data_option
+@json_option
+def build_command(
+    tasks: tuple[str, ...],
+    n: int | None,
+    seed: int,
+    workers: int,
+    force: bool,
+    sheet: bool,
+    data_dir: Path,
+    as_json: bool,
+) -> None:
+    """Build synthetic data sets: line_intersection, line_tracing, grid_patch.
+
+    Each picture depends on (seed, task, index) alone: any --n and any --workers give the same pixels. A set
+    that stands there already is verified and kept. With --json the document is a list.
+    """
+    from dataclasses import asdict
+
+    from evalkit.datasets.build import build, recipe_of
+
+    for task in tasks:
+        recipe_of(task)  # all names are right before the first is built
+    documents: list[dict[str, Any]] = []
+    for task in tasks:
+        built = build(task, data_dir, n=n, seed=seed, workers=workers, force=force)
+        if not as_json:
+            click.echo(built.summary + ("" if built.fresh else "; there already, verified"))
+        document = asdict(built) | {"folder": str(built.folder)}
+        if sheet:
+            from evalkit.datasets.sheet import write_sheet
+
+            path = write_sheet(data_dir, task)
+            document["sheet"] = str(path)
+            if not as_json:
+                click.echo(f"  {path}")
+        documents.append(document)
+    if as_json:
+        print_json(documents)
+
+
+@data_group.command("import")
+@click.argument("task", type=click.Choice(["line_intersection"]))
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--name", default="imported", show_default=True, help="Name of the split that it becomes.")
+@click.option("--force", is_flag=True, help="Replace other images of that name.")
+@data_option
+@json_option
+def import_command(task: str, folder: Path, name: str, force: bool, data_dir: Path, as_json: bool) -> None:
+    """Make a split of images with labels made elsewhere.
+
+    FOLDER holds labels.csv with the columns image and intersections (0-5) and, optionally, image_id: images
+    of one id show the same curves and are one cluster. Evaluate it with --split NAME.
+    """
+    from evalkit.datasets.blindtest import import_folder
+
+    entry = import_folder(folder, data_dir, name, force=force)
+    if as_json:
+        print_json({"dataset": task, **entry})
+        return
+    there = "" if entry["fresh"] else "; there already"
+    click.echo(f"{task}/{name}: {entry['samples']} images; fingerprint {entry['fingerprint'][:16]}{there}")
+
+
+@data_group.command("verify")
+@click.argument("tasks", nargs=-1, metavar="[TASK...]")
+@data_option
+@json_option
+def verify_command(tasks: tuple[str, ...], data_dir: Path, as_json: bool) -> None:
+    """Decode every image and compare pixels and rows with the recorded fingerprints; exit 1 on damage."""
+    from evalkit.datasets.disk import damage, list_datasets
+    from evalkit.errors import DataError
+
+    entries = [entry for entry in list_datasets(data_dir) if not tasks or entry["dataset"] in tasks]
+    if absent := sorted(set(tasks) - {entry["dataset"] for entry in entries}):
+        raise DataError(f"No data of {', '.join(absent)} in {data_dir}.")
+    for entry in entries:
+        entry["faults"] = damage(data_dir, entry["dataset"], entry["split"])
+        if not as_json:
+            for fault in entry["faults"]:
+                click.echo(fault)
+            state = f"{len(entry['faults'])} faults" if entry["faults"] else "verified"
+            click.echo(
+                f"{entry['dataset']}/{entry['split']}: {entry['images']} images, {entry['samples']} samples, "
+                f"fingerprint {entry['fingerprint'][:16]}: {state}"
+            )
+    damaged = any(entry["faults"] for entry in entries)
+    if as_json:
+        print_json({"ok": not damaged, "splits": entries})
+    elif not entries:
+        note(f"No data in {data_dir}.")
+    if damaged:
+        click.get_current_context().exit(EXIT_USER_ERROR)
+
+
+@data_group.command("list")
+@data_option
+@json_option
+def list_command(data_dir: Path, as_json: bool) -> None:
+    """List what is there: splits, sizes, fingerprints, sources."""
+    from evalkit.datasets.disk import list_datasets
+
+    entries = list_datasets(data_dir)
+    if as_json:
+        print_json(entries)
+        return
+    for entry in entries:
+        click.echo(
+            f"{entry['dataset'] + '/' + entry['split']:<30} {entry['images']:>6} images {entry['samples']:>6} samples  "
+            f"{entry['fingerprint'][:16]}  {entry['source'] or ''}"
+        )
+    if not entries:
+        note(f"No data in {data_dir}.")
+
+
+@data_group.command("show")
+@click.argument("task")
+@click.argument("sample_id")
+@click.option("--split", default="test", show_default=True, help="The split that the sample is of.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: TASK-SAMPLE_ID.png]")
+@data_option
+def show_command(task: str, sample_id: str, split: str, out: Path | None, data_dir: Path) -> None:
+    """Draw one sample with its geometry, and print its question's variables and gold."""
+    from evalkit.datasets import DATASETS
+    from evalkit.datasets.disk import read_split
+    from evalkit.datasets.sheet import draw_sample
+    from evalkit.errors import DataError
+
+    if task not in DATASETS:
+        raise DataError(f"No data set named {task!r}. Known: {', '.join(DATASETS)}.")
+    samples = {sample.sample_id: sample for sample in read_split(data_dir, task, split).samples}
+    if sample_id not in samples:
+        raise DataError(f"No sample {sample_id!r} in {task}/{split}; the first is {next(iter(samples))!r}.")
+    sample = samples[sample_id]
+    out = out or Path(f"{task}-{sample_id}.png")
+    draw_sample(sample).save(out)
+    click.echo(f"gold {sample.gold}" + "".join(f", {key} {value}" for key, value in sample.variables.items()))
+    click.echo(out)

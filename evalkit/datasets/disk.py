@@ -1,0 +1,177 @@
+"""A data set on disk: DATA/<task>/<split>/metadata.jsonl and images, the Hub's ImageFolder form.
+
+A row has file_name, sample_id, image_id (the cluster), split, gold, stratum, width, height,
+pixels_sha256, the question's variables, and geometry in pixels. DATA/<task>/dataset.json says how each
+split came about and carries its fingerprint, which is over rows and pixels, not over file bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.datasets import DATASETS
+from evalkit.errors import DataError
+from evalkit.records import Sample
+
+METADATA = "metadata.jsonl"
+DATASET_FILE = "dataset.json"
+# Everything else at the top of a row is a variable of the question.
+RESERVED = (
+    "file_name", "sample_id", "image_id", "split", "gold", "stratum", "width", "height", "pixels_sha256", "geometry",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split, read. `fingerprint` is recomputed from its rows, so it is never out of date."""
+
+    dataset: str
+    name: str
+    samples: tuple[Sample, ...]
+    fingerprint: str
+
+
+def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
+    """sha256 over the canonical JSON of the rows; they carry the sha256 of their image's pixels."""
+    digest = hashlib.sha256()
+    for row in rows:
+        line = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def pixels_sha256(size_wh: tuple[int, int], rgb: bytes) -> str:
+    """Identity of a picture: its size and decoded RGB bytes, whatever the file's encoding."""
+    return hashlib.sha256(f"RGB {size_wh[0]} {size_wh[1]}\n".encode() + rgb).hexdigest()
+
+
+def read_rows(data_dir: Path, dataset: str, split: str) -> list[dict[str, Any]]:
+    """The rows of metadata.jsonl. Raises DataError: what is missing and what to type, or the damaged line."""
+    path = data_dir / dataset / split / METADATA
+    if not path.is_file():
+        raise DataError(_missing(data_dir, dataset, split))
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            absent = [key for key in RESERVED if key not in row]
+        except (ValueError, TypeError):
+            raise DataError(f"{path}:{number}: not a JSON object.") from None
+        if absent:
+            raise DataError(f"{path}:{number}: key {absent[0]!r} is missing.")
+        rows.append(row)
+    return rows
+
+
+def _missing(data_dir: Path, dataset: str, split: str) -> str:
+    info = DATASETS[dataset]
+    present = sorted(path.parent.name for path in (data_dir / dataset).glob(f"*/{METADATA}"))
+    if present:
+        return f"No split {split!r} of {dataset} in {data_dir}. Splits there: {', '.join(present)}."
+    how = f"make them: {info.build_command}" if info.can_build else info.build_command
+    return f"No data of {dataset} in {data_dir}: {how}."
+
+
+def read_split(data_dir: Path, dataset: str, split: str) -> Split:
+    """One split as samples. Raises DataError in one line."""
+    rows = read_rows(data_dir, dataset, split)
+    folder = data_dir / dataset / split
+    seen: set[str] = set()
+    for row in rows:
+        if row["sample_id"] in seen:
+            raise DataError(f"{folder / METADATA}: sample id {row['sample_id']!r} stands there twice.")
+        seen.add(row["sample_id"])
+    return Split(dataset, split, tuple(_sample(row, folder) for row in rows), fingerprint(rows))
+
+
+def _sample(row: Mapping[str, Any], folder: Path) -> Sample:
+    return Sample(
+        sample_id=row["sample_id"],
+        image_id=row["image_id"],
+        split=row["split"],
+        image_path=folder / row["file_name"],
+        image_size_wh=(row["width"], row["height"]),
+        pixels_sha256=row["pixels_sha256"],
+        gold=row["gold"],
+        stratum=row["stratum"],
+        variables={key: value for key, value in row.items() if key not in RESERVED},
+        geometry=row["geometry"],
+    )
+
+
+def read_info(data_dir: Path, dataset: str) -> dict[str, Any]:
+    """dataset.json, or an empty description where there is none."""
+    path = data_dir / dataset / DATASET_FILE
+    if not path.is_file():
+        return {"splits": {}}
+    try:
+        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise DataError(f"{path}: not valid JSON.") from None
+    return info
+
+
+def list_datasets(data_dir: Path) -> list[dict[str, Any]]:
+    """What is there: one entry a split, with its size and fingerprint."""
+    found = []
+    for dataset in DATASETS:
+        info = read_info(data_dir, dataset)
+        for path in sorted((data_dir / dataset).glob(f"*/{METADATA}")):
+            split = path.parent.name
+            rows = read_rows(data_dir, dataset, split)
+            stored = info["splits"].get(split, {})
+            found.append(
+                {
+                    "dataset": dataset,
+                    "split": split,
+                    "images": len({row["file_name"] for row in rows}),
+                    "samples": len(rows),
+                    "fingerprint": fingerprint(rows),
+                    "source": stored.get("source"),
+                    "licence": stored.get("licence"),
+                }
+            )
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def damage(data_dir: Path, dataset: str, split: str) -> list[str]:
+    """One line for each image that is missing, cannot be decoded or has other pixels, and for changed rows."""
+    from PIL import Image, UnidentifiedImageError
+
+    rows = read_rows(data_dir, dataset, split)
+    folder = data_dir / dataset / split
+    lines = []
+    expected = {row["file_name"]: (row["pixels_sha256"], (row["width"], row["height"])) for row in rows}
+    for file_name, (sha256, size_wh) in expected.items():
+        try:
+            with Image.open(folder / file_name) as image:
+                found = pixels_sha256(image.size, image.convert("RGB").tobytes())
+        except FileNotFoundError:
+            lines.append(f"{folder / file_name}: missing.")
+            continue
+        except (
+            OSError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            SyntaxError,
+            ValueError,
+        ) as error:
+            lines.append(f"{folder / file_name}: cannot be decoded ({error}).")
+            continue
+        if found != sha256:
+            lines.append(
+                f"{folder / file_name}: other pixels than were recorded ({size_wh[0]} x {size_wh[1]})."
+            )
+    stored = read_info(data_dir, dataset)["splits"].get(split, {}).get("fingerprint")
+    if stored is not None and stored != fingerprint(rows):
+        lines.append(f"{folder / METADATA}: rows differ from the fingerprint in {DATASET_FILE}.")
+    return lines
