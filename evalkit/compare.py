@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import StoreError
 from evalkit.leaderboard import best_run, load_runs
 from evalkit.stats import accuracy_interval, mcnemar_exact, paired_bootstrap
 from evalkit.store import read_meta, read_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +30,41 @@ class Run:
 
 
 def find_run(model: str, task: str, split: str, results_dir: Path, trained_on: str | None = None) -> Run:
-    """A run by its folder, or the best run of a model on a task. Raises StoreError in one line."""
+    """A run by its folder, or the best run of a model on a task. Raises StoreError in one line.
+
+    trained_on: the training task of fine-tuned models, by default the task itself; a model that was
+    trained on no task of ours is taken as it is.
+    """
     folder = Path(model)
     if not (folder / "run.json").is_file():
         runs = load_runs(results_dir)
-        fits = (runs["model"] == model) & (runs["task"] == task) & (runs["split"] == split)
-        if trained_on is not None:
-            fits &= runs["trained_on"] == trained_on
-        chosen, _ = best_run(runs[fits])
+        here = runs[(runs["task"] == task) & (runs["split"] == split)]
+        training = here["trained_on"]
+        chosen, _ = best_run(
+            here[(here["model"] == model) & (training.isna() | (training == (trained_on or task)))]
+        )
         if chosen is None:
-            have = ", ".join(
-                sorted(set(runs.loc[(runs["task"] == task) & (runs["split"] == split), "model"]))
-            )
-            raise StoreError(
-                f"No run of {model!r} on {task}/{split} in {results_dir}; there are runs of: {have or 'no model'}. "
-                f"Make one: evalkit run --model {model} --task {task} --split {split}"
-            )
-        folder = Path(chosen["run"])
+            raise StoreError(_no_run(model, task, split, results_dir, here))
+        folder = results_dir / chosen["run"]
     meta = read_meta(folder)
     rows = {row["sample_id"]: row for row in read_rows(folder) if row["verdict"] != "failed"}
     if meta["task"]["name"] != task:
         raise StoreError(f"{folder} is a run of task {meta['task']['name']!r}, not {task!r}.")
     return Run(str(meta["model"]["name"]), folder, meta, rows)
+
+
+def _no_run(model: str, task: str, split: str, results_dir: Path, here: "pd.DataFrame") -> str:
+    elsewhere = sorted(here.loc[here["model"] == model, "trained_on"].dropna().unique())
+    if elsewhere:
+        return (
+            f"The runs of {model!r} on {task}/{split} are of checkpoints trained on {', '.join(elsewhere)}. "
+            f"Choose one: --trained-on {elsewhere[0]}"
+        )
+    have = ", ".join(sorted(here["model"].unique())) or "no model"
+    return (
+        f"No run of {model!r} on {task}/{split} in {results_dir}; there are runs of: {have}. "
+        f"Make one: evalkit run --model {model} --task {task} --split {split}"
+    )
 
 
 def compare(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:

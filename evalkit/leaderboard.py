@@ -18,12 +18,13 @@ _LOG = logging.getLogger(__name__)
 COLUMNS = (
     "run", "hash", "model", "title", "scale", "origin", "task", "task_title", "split", "trained_on",
     "status", "n", "n_split", "n_rows", "accuracy", "low", "high", "interval", "n_clusters",
-    "chance", *VERDICTS, "latency_p50_s", "cost_usd", "date", "dataset", "floor_cell_accuracy", "mean_iou",
+    "chance", "best_constant", *VERDICTS, "latency_p50_s", "cost_usd", "when", "date", "dataset",
+    "floor_cell_accuracy", "mean_iou",
 )  # fmt: skip
 
 
 def load_runs(results_dir: Path) -> "pd.DataFrame":
-    """Every run below RESULTS/runs, one row each; columns are COLUMNS.
+    """Every run below RESULTS/runs, one row each; columns are COLUMNS, `run` is relative to RESULTS.
 
     A run that cannot be read is named in a warning and left out. accuracy = correct / selected samples;
     what has no reply yet counts as not correct, and `status` says so.
@@ -33,10 +34,18 @@ def load_runs(results_dir: Path) -> "pd.DataFrame":
     rows = []
     for folder in find_runs(results_dir):
         try:
-            rows.append(run_row(folder))
-        except (StoreError, KeyError, TypeError) as error:
+            row = {"run": folder.relative_to(results_dir).as_posix()} | run_row(folder)
+            rows.append({key: _storable(value) for key, value in row.items()})
+        except StoreError as error:
             _LOG.warning("%s: left out: %s", folder, error)
+        except (KeyError, TypeError, AttributeError) as error:  # JSON of another shape than a run's
+            _LOG.warning("%s: left out: not a run as evalkit writes it (%s)", folder, repr(error))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _storable(value: Any) -> Any:
+    """Lone surrogates, which JSON can hold and a column of strings cannot, become question marks."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def run_row(folder: Path) -> dict[str, Any]:
@@ -45,13 +54,14 @@ def run_row(folder: Path) -> dict[str, Any]:
     n = meta["selection"]["n"]
     if not n:
         raise StoreError("a run of no samples")
-    absent = max(0, n - len(rows))
+    if len(rows) > n:
+        raise StoreError(f"{len(rows)} rows for {n} selected samples")
+    absent = n - len(rows)
     hits = [row["verdict"] == "correct" for row in rows] + [False] * absent
     clusters = [row["cluster"] for row in rows] + [f"\0absent{i}" for i in range(absent)]
     interval = accuracy_interval(hits, clusters)
     counts: dict[str, int] = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
     return {
-        "run": folder.as_posix(),
         "hash": folder.name.rpartition("-")[2],
         **_who(meta),
         "status": _status(meta, counts, absent),
@@ -65,13 +75,15 @@ def run_row(folder: Path) -> dict[str, Any]:
         "interval": interval.method,
         "n_clusters": interval.n_clusters,
         "chance": meta["task"].get("chance"),
+        "best_constant": meta["task"].get("best_constant"),
         **counts,
         "latency_p50_s": _median([row["latency_s"] for row in rows if row["verdict"] != "failed"]),
         "cost_usd": meta["cost_usd"],
+        "when": meta["ended"] or meta["started"],
         "date": (meta["ended"] or meta["started"])[:10],
         "dataset": meta["dataset"]["fingerprint"],
-        "floor_cell_accuracy": _share(rows, "correct_floor_cell", n),
-        "mean_iou": _mean_iou(rows, n),
+        "floor_cell_accuracy": _mean(rows, "correct_floor_cell", n),
+        "mean_iou": _mean(rows, "iou", n),
     }
 
 
@@ -103,26 +115,34 @@ def _median(values: list[float]) -> float | None:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def _share(rows: list[dict[str, Any]], key: str, n: int) -> float | None:
+def _mean(rows: list[dict[str, Any]], key: str, n: int) -> float | None:
+    """Over all selected samples: one without a readable answer counts as 0. None where no row has the key."""
     values = [row[key] for row in rows if key in row]
     return sum(values) / n if values else None
 
 
-def _mean_iou(rows: list[dict[str, Any]], n: int) -> float | None:
-    """Over all selected samples: one without a readable box has IoU 0."""
-    values = [row["iou"] for row in rows if "iou" in row]
-    return sum(values) / n if values else None
+def usual_data(runs: "pd.DataFrame") -> str | None:
+    """The fingerprint of the data that most of the models were run on, the newest of equals."""
+    if runs.empty:
+        return None
+    by_data = runs.groupby("dataset").agg(models=("model", "nunique"), newest=("when", "max"))
+    return str(by_data.sort_values(["models", "newest"]).index[-1])
 
 
-def best_run(runs: "pd.DataFrame") -> "tuple[pd.Series[Any] | None, int]":
-    """The run that fills a cell, and how many others there are.
+def best_run(runs: "pd.DataFrame", data: str | None = None) -> "tuple[pd.Series[Any] | None, list[str]]":
+    """The run that fills a cell, and the names of the others.
 
-    Complete on the whole split, else complete on the largest sample, else unfinished; then the newest.
+    Complete on the whole split, else complete on the largest sample, else unfinished; of equals one on
+    `data` (a fingerprint), then the newest.
     """
     if runs.empty:
-        return None, 0
-    ranked = runs.assign(
-        _complete=runs["status"] == "complete",
-        _full=(runs["n"] >= runs["n_split"]) & (runs["status"] == "complete"),
-    ).sort_values(["_complete", "_full", "n", "date", "run"], ascending=[False, False, False, False, True])
-    return ranked.iloc[0], len(ranked) - 1
+        return None, []
+    complete = runs["status"] == "complete"
+    keys = {
+        "_complete": complete,
+        "_full": complete & (runs["n"] >= runs["n_split"]),
+        "_usual": runs["dataset"] == data,
+    }
+    order = [*keys, "n", "when", "run"]
+    ranked = runs.assign(**keys).sort_values(order, ascending=[False] * (len(order) - 1) + [True])
+    return ranked.iloc[0], list(ranked["run"].iloc[1:])

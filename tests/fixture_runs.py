@@ -28,6 +28,8 @@ def write_run(
     latencies: Sequence[float] | None = None,
     cost_usd: float | None = None,
     sample_ids: Sequence[str] | None = None,
+    scores: Sequence[dict[str, Any]] | None = None,
+    task_block: Any = None,
     **extra: Any,
 ) -> Path:
     """RESULTS/runs/<model>/<task>-<split>...: one row a verdict; sample i is `s<i>` in cluster `c<i>`."""
@@ -42,6 +44,7 @@ def write_run(
             "verdict": verdict,
             "latency_s": latencies[i] if latencies else 0.5,
             "usage": {},
+            **(scores[i] if scores else {}),
         }
         for i, (sample_id, verdict) in enumerate(zip(ids, verdicts, strict=True))
     ]
@@ -51,7 +54,7 @@ def write_run(
         "schema": 1,
         "origin": "run",
         "model": {"name": model, "title": title or model, "scale": scale},
-        "task": {"name": task, "title": task.replace("_", " ").title(), "chance": 0.1667},
+        "task": task_block or {"name": task, "title": task.replace("_", " ").title(), "chance": 0.1667},
         "split": split,
         "trained_on": trained_on,
         "dataset": {"fingerprint": fingerprint, "n_split": n_split or n},

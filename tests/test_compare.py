@@ -67,6 +67,24 @@ def test_clusters(tmp_path):
     assert document["pairs"][0]["clustered"]
 
 
+def test_fine_tuned_models_stand_for_the_task_itself(tmp_path):
+    """qwen-klal trained on the task, unless --trained-on says otherwise; the base model is trained on none."""
+    write_run(tmp_path, mixed(1, 9), model="base")
+    write_run(tmp_path, mixed(5, 5), model="klal", trained_on="line_intersection", date="2026-11-01")
+    write_run(tmp_path, mixed(3, 7), model="klal", trained_on="grid_patch", date="2026-11-30")
+    assert [m["correct"] for m in compare(tmp_path, "base", "klal")["models"]] == [1, 5]
+    transfer = compare(tmp_path, "base", "klal", "--trained-on", "grid_patch")
+    assert [m["correct"] for m in transfer["models"]] == [1, 3]
+
+
+def test_only_transfer_runs_asks_for_a_choice(tmp_path):
+    write_run(tmp_path, mixed(1, 9), model="base")
+    write_run(tmp_path, mixed(3, 7), model="klal", trained_on="grid_patch")
+    result = cli("compare", "base", "klal", *TASK, "--results", tmp_path)
+    assert result.exit_code == 1
+    assert "trained on grid_patch. Choose one: --trained-on grid_patch" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("models", "message"),
     [

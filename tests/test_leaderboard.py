@@ -37,8 +37,10 @@ def test_damaged_runs_are_named_and_left_out(tmp_path, caplog):
     (write_run(tmp_path, mixed(1, 1), hash8="meta") / "run.json").write_text("{")
     (write_run(tmp_path, mixed(1, 1), hash8="rows") / "rows.jsonl").write_text("nonsense\n")
     (write_run(tmp_path, mixed(1, 1), hash8="keys") / "run.json").write_text('{"schema": 1}')
+    write_run(tmp_path, mixed(1, 1), hash8="list", task_block=["a list"])
+    write_run(tmp_path, mixed(3, 0), n=2, hash8="more")
     assert list(load_runs(tmp_path)["hash"]) == ["good"]
-    assert len(caplog.records) == 3
+    assert len(caplog.records) == 5
     assert "left out" in caplog.text
 
 
@@ -64,7 +66,54 @@ def test_which_run_fills_a_cell(tmp_path):
         write_run(tmp_path, verdicts, **wanted)
         chosen, others = best_run(load_runs(tmp_path))
         assert chosen["run"].endswith(hash8)
-    assert others == 4
+    assert [name.rpartition("-")[2] for name in others] == ["full", "5", "2", "open"]
+
+
+def test_the_newest_of_a_day_fills_a_cell(tmp_path):
+    write_run(tmp_path, mixed(1, 9), hash8="a", started="2026-11-20T08:00:00+00:00", ended=None)
+    write_run(tmp_path, mixed(2, 8), hash8="b", started="2026-11-20T09:00:00+00:00", ended=None)
+    write_run(tmp_path, mixed(3, 7), hash8="c", started="2026-11-20T07:00:00+00:00", ended=None)
+    chosen, _ = best_run(load_runs(tmp_path))
+    assert chosen["hash"] == "b"
+
+
+def test_data_unlike_the_others_are_marked_and_not_averaged(tmp_path):
+    for task in ("line_intersection", "grid_patch"):
+        for model in ("one", "two", "three"):
+            write_run(tmp_path, mixed(5, 5), task=task, model=model)
+        write_run(tmp_path, mixed(9, 1), task=task, model="odd", fingerprint="e" * 64, date="2026-11-30")
+    # of two runs of a model, the one on the usual data stands, although it is older
+    write_run(tmp_path, mixed(10, 0), model="two", fingerprint="e" * 64, hash8="newer", date="2026-11-30")
+    (section,) = build_board(load_runs(tmp_path))["sections"]
+    rows = {row["model"]: row for row in section["rows"]}
+    assert [cell["other_data"] for cell in rows["odd"]["cells"]] == [True, True]
+    assert rows["odd"]["average"] is None
+    assert (rows["two"]["average"], rows["two"]["cells"][0]["correct"]) == (0.5, 5)
+    assert section["unshown"] == [
+        {
+            "row": "two",
+            "column": "Line Intersection, test",
+            "runs": ["runs/two/line_intersection-test-newer"],
+        }
+    ]
+
+
+def test_chance_stands_below_each_column(tmp_path):
+    write_run(tmp_path, mixed(5, 5), task="grid_patch")
+    write_run(tmp_path, mixed(5, 5), task="own", model="b")
+    (section,) = build_board(load_runs(tmp_path))["sections"]
+    assert [(column["task"], column["chance"]) for column in section["columns"]] == [
+        ("grid_patch", 0.1667),
+        ("own", 0.1667),
+    ]
+
+
+def test_scores_that_only_points_and_boxes_have(tmp_path):
+    """Both over all selected samples: what has no readable answer counts as 0."""
+    rows = [{"correct_floor_cell": True, "iou": 0.75}, {"correct_floor_cell": False, "iou": 0.25}, {}, {}]
+    write_run(tmp_path, mixed(1, 1, unparsed=2), scores=rows)
+    run = load_runs(tmp_path).iloc[0]
+    assert (run["floor_cell_accuracy"], run["mean_iou"]) == (0.25, 0.25)
 
 
 def test_average_only_over_all_tasks_complete(tmp_path):

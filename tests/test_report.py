@@ -91,11 +91,11 @@ def test_unfinished_and_samples_are_marked(tmp_path):
     cli("tables", "--results", tmp_path)
     text = (tmp_path / "tables/tables.md").read_text()
     assert "**unfinished**: 7 correct of 9 answered, 10 selected" in text
-    assert "70.00 % (7/10, 39.7–89.2) *sample of 240*" in text
+    assert "70.00 % (7/10, 39.7–89.2) *sample of 10 of 240*" in text
     cli("leaderboard", "--results", tmp_path)
     page = (tmp_path / "leaderboard/leaderboard.html").read_text()
     assert "unfinished: 9 of 10 answered" in page
-    assert "sample of 240" in page
+    assert "sample of 10 of 240" in page
 
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>|`a`\n\u202e\u0000[x](javascript:y)\ud800"

@@ -12,7 +12,11 @@ from evalkit.cli.common import json_option, percent, print_json, results_option
 @click.argument("models", nargs=-1, required=True, metavar="MODEL_A MODEL_B [...]")
 @click.option("--task", required=True, help="The task on which to compare.")
 @click.option("--split", help="Split of the data set.  [default: the task's first]")
-@click.option("--trained-on", metavar="TASK", help="Runs of checkpoints trained on this task.")
+@click.option(
+    "--trained-on",
+    metavar="TASK",
+    help="Of fine-tuned models, the checkpoints trained on this task.  [default: the same task]",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
 @results_option
 @json_option

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from evalkit.report.cells import is_final, make_cell
+from evalkit.leaderboard import usual_data
+from evalkit.report.cells import is_final, make_cell, run_cell, unshown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,9 @@ def build_section(runs: "pd.DataFrame", scale: str) -> dict[str, Any] | None:
     columns = _columns(runs)
     rows = [_row(name, trained, group, columns) for (name, trained), group in _groups(runs)]
     rows.sort(key=lambda row: (row["average"] is None, -(row["average"] or 0), -row["final"], row["model"]))
-    return {"scale": scale, "title": _SCALES[scale], "columns": columns, "rows": rows}
+    titles = [f"{column['title']}, {column['split']}" for column in columns]
+    notes = [note for row in rows for note in unshown(row["title"], titles, row["cells"])]
+    return {"scale": scale, "title": _SCALES[scale], "columns": columns, "rows": rows, "unshown": notes}
 
 
 def _columns(runs: "pd.DataFrame") -> list[dict[str, Any]]:
@@ -46,9 +49,20 @@ def _columns(runs: "pd.DataFrame") -> list[dict[str, Any]]:
         place = _TASK_ORDER.index(key[0]) if key[0] in _TASK_ORDER else len(_TASK_ORDER)
         return place, key[0], key[1]
 
-    titles = dict(zip(runs["task"], runs["task_title"], strict=True))
     keys = sorted(set(zip(runs["task"], runs["split"], strict=True)), key=order)
-    return [{"task": task, "split": split, "title": titles[task]} for task, split in keys]
+    return [
+        _column(task, split, runs[(runs["task"] == task) & (runs["split"] == split)]) for task, split in keys
+    ]
+
+
+def _column(task: str, split: str, runs: "pd.DataFrame") -> dict[str, Any]:
+    """chance and best_constant, of guessing and of the best answer given blindly, as the newest run has them."""
+    newest = run_cell(runs.sort_values(["when", "run"]).iloc[-1])
+    title = str(runs["task_title"].iloc[0])
+    data = usual_data(runs)
+    return {"task": task, "split": split, "title": title, "data": data} | {
+        key: newest[key] for key in ("chance", "best_constant")
+    }
 
 
 def _groups(runs: "pd.DataFrame") -> Any:
@@ -61,7 +75,7 @@ def _groups(runs: "pd.DataFrame") -> Any:
 
 def _row(name: str, trained_on: str, runs: "pd.DataFrame", columns: list[dict[str, Any]]) -> dict[str, Any]:
     cells = [
-        make_cell(runs[(runs["task"] == column["task"]) & (runs["split"] == column["split"])])
+        make_cell(runs[(runs["task"] == column["task"]) & (runs["split"] == column["split"])], column["data"])
         for column in columns
     ]
     final = [cell for cell in cells if cell is not None and is_final(cell)]
@@ -80,13 +94,9 @@ def _row(name: str, trained_on: str, runs: "pd.DataFrame", columns: list[dict[st
 
 
 def _listed(runs: "pd.DataFrame") -> list[dict[str, Any]]:
-    listed = []
-    for _, run in runs.iterrows():
-        cell = make_cell(runs.loc[[run.name]])
-        assert cell is not None
-        listed.append(
-            {key: run[key] for key in ("model", "title", "scale", "task", "task_title", "split")}
-            | {"trained_on": run["trained_on"] if isinstance(run["trained_on"], str) else None}
-            | {key: value for key, value in cell.items() if key != "other_runs"}
-        )
-    return listed
+    return [
+        {key: run[key] for key in ("model", "title", "scale", "task", "task_title", "split")}
+        | {"trained_on": run["trained_on"] if isinstance(run["trained_on"], str) else None}
+        | run_cell(run)
+        for _, run in runs.iterrows()
+    ]

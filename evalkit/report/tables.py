@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from evalkit.leaderboard import usual_data
 from evalkit.report.board import build_section
-from evalkit.report.cells import make_cell
+from evalkit.report.cells import make_cell, unshown
 from evalkit.report.paper import Column, Paper, PaperRow, PaperTable
 
 if TYPE_CHECKING:
@@ -24,41 +25,51 @@ def build_tables(paper: Paper, runs: "pd.DataFrame") -> dict[str, Any]:
 
 
 def _table(table: PaperTable, runs: "pd.DataFrame") -> dict[str, Any]:
+    data = [usual_data(runs[_about(column, runs)]) for column in table.columns]
+    groups: list[dict[str, Any]] = [
+        {"name": group.name, "rows": [_row(table, row, data, runs) for row in group.rows]}
+        for group in table.groups
+    ]
+    titles = [column.title for column in table.columns]
     return {
         "number": table.number,
         "title": table.title,
         "unit": table.unit,
         "columns": [column.model_dump() for column in table.columns],
-        "groups": [
-            {
-                "name": group.name,
-                "rows": [
-                    {
-                        "label": row.label,
-                        "model": row.model,
-                        "cells": [
-                            {"paper": value, "ours": _ours(table, row, column, runs)}
-                            for value, column in zip(row.values, table.columns, strict=True)
-                        ],
-                    }
-                    for row in group.rows
-                ],
-            }
-            for group in table.groups
+        "groups": groups,
+        "unshown": [
+            note
+            for group, rows in zip(table.groups, groups, strict=True)
+            for row in rows["rows"]
+            for note in unshown(f"{group.name}, {row['label']}", titles, [c["ours"] for c in row["cells"]])
         ],
     }
 
 
-def _ours(table: PaperTable, row: PaperRow, column: Column, runs: "pd.DataFrame") -> dict[str, Any] | None:
-    """Our run for a printed number. Ratios (Table 5) are no accuracies: no run fills them."""
-    if table.unit != "percent":
-        return None
-    fits = (runs["model"] == row.model) & (runs["task"] == column.task) & (runs["split"] == column.split)
-    nowhere = runs["trained_on"].isna()
+def _row(table: PaperTable, row: PaperRow, data: list[str | None], runs: "pd.DataFrame") -> dict[str, Any]:
+    """data: per column the fingerprint of the data that the column is about."""
+    ours = [
+        make_cell(runs[_about(column, runs) & _regenerates(row, column, runs)], fingerprint)
+        if table.unit == "percent"  # ratios (Table 5) are no accuracies: no evaluation run fills them
+        else None
+        for column, fingerprint in zip(table.columns, data, strict=True)
+    ]
+    cells = [{"paper": value, "ours": cell} for value, cell in zip(row.values, ours, strict=True)]
+    return {"label": row.label, "model": row.model, "cells": cells}
+
+
+def _about(column: Column, runs: "pd.DataFrame") -> "pd.Series[bool]":
+    return (runs["task"] == column.task) & (runs["split"] == column.split)
+
+
+def _regenerates(row: PaperRow, column: Column, runs: "pd.DataFrame") -> "pd.Series[bool]":
+    """Runs of the row's model, trained as the printed number was.
+
+    Outside of transfer a fine-tuned model's run may name no training task: imported replies know of none.
+    """
+    here, untrained = runs["model"] == row.model, runs["trained_on"].isna()
     if not row.fine_tuned:
-        fits &= nowhere
-    elif column.trained_on is None:
-        fits &= nowhere | (runs["trained_on"] == column.task)
-    else:
-        fits &= runs["trained_on"] == column.trained_on
-    return make_cell(runs[fits])
+        return here & untrained
+    if column.trained_on is None:
+        return here & (untrained | (runs["trained_on"] == column.task))
+    return here & (runs["trained_on"] == column.trained_on)
