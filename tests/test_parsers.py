@@ -12,6 +12,8 @@ from benchmarks.parser_fuzz import SEEDS, mutate, slowest
 from evalkit.parsers import PARSERS, parse
 
 INTEGER = [
+    ("The two lines do not touch at any point. They are two separate lines.", 0),
+    ("The two lines cross at three points.", 3),
     (
         "The blue and red lines in this image do not intersect at any point. They are two separate, non-intersecting line segments.",
         0,

@@ -82,7 +82,7 @@ def broken(tmp_path, base="grid_patch", **changes):
             {"examples": [{"reply": "(3, 4)", "answer": [4, 3]}]},
             "examples.1: parser point reads [3.0, 4.0] in '(3, 4)', expected [4, 3]",
         ),
-        ({"examples": [{"reply": "here", "answr": None}]}, "unknown key 'examples.0.answr'"),
+        ({"examples": [{"reply": "here", "answer": None, "answr": None}]}, "unknown key 'examples.0.answr'"),
         (
             {"family_prompts": {"mollmo": {"prompt": "Point.", "frame": "model"}}},
             "family_prompts.mollmo: no model of the registry has this family; known: gemini",

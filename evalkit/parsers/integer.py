@@ -48,7 +48,7 @@ _NEGATED = re.compile(
 )
 _COUNTED = re.compile(
     rf"\b{_VERB}\w*\b(?:\s+(?!not\b)[a-z]+){{0,4}}?\s+(?P<a>{_NUMBER}|once|twice|thrice){_NOT_LINES}"
-    rf"|(?P<b>{_NUMBER})\s+(?:(?!and\b|or\b|to\b)[a-z-]+\s+){{0,3}}?{_NOUN}\b"
+    rf"|(?P<b>{_NUMBER}){_NOT_LINES}\s+(?:(?!and\b|or\b|to\b)[a-z-]+\s+){{0,3}}?{_NOUN}\b"
     rf"|\bthere\s+(?:are|is|were|was|will be|would be)\s+(?:exactly |only |a total of |in total |about |still )?"
     rf"(?P<c>{_NUMBER}){_NOT_LINES}"
     rf"|\b(?:count|see|find|identify|have|has|total of|a total is|get)\s+(?:exactly |only |a total of )?"
