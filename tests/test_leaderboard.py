@@ -128,6 +128,14 @@ def test_average_only_over_all_tasks_complete(tmp_path):
     assert section["rows"][0]["model"] == "whole"
 
 
+def test_average_is_over_tasks_not_splits(tmp_path):
+    for split, right in (("val", 9), ("testA", 8), ("testB", 7)):
+        write_run(tmp_path, mixed(right, 10 - right), task="refcoco", split=split)
+    write_run(tmp_path, mixed(2, 8), task="grid_patch")
+    (section,) = build_board(load_runs(tmp_path))["sections"]
+    assert section["rows"][0]["average"] == pytest.approx((0.2 + 0.8) / 2)
+
+
 def test_tiny_models_stand_apart(tmp_path):
     write_run(tmp_path, mixed(5, 5), model="big")
     write_run(tmp_path, mixed(9, 1), model="tiny-x", scale="tiny")

@@ -1,5 +1,6 @@
 """Runs -> the leaderboard's document: sections by scale, models x tasks, and every run."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from evalkit.leaderboard import usual_data
@@ -79,18 +80,25 @@ def _row(name: str, trained_on: str, runs: "pd.DataFrame", columns: list[dict[st
         for column in columns
     ]
     final = [cell for cell in cells if cell is not None and is_final(cell)]
-    everything = len(final) == len(columns) > 1
     return {
         "model": name,
         "title": str(runs["title"].iloc[0]),
         "trained_on": trained_on or None,
         "cells": cells,
         "final": len(final),
-        "average": sum(cell["accuracy"] for cell in final) / len(final) if everything else None,
+        "average": _average(columns, final) if len(final) == len(columns) > 1 else None,
         "cost_usd": sum(cell["cost_usd"] or 0 for cell in cells if cell)
         if any(cell and cell["cost_usd"] is not None for cell in cells)
         else None,
     }
+
+
+def _average(columns: list[dict[str, Any]], cells: list[dict[str, Any]]) -> float:
+    """The mean over tasks; a task with several splits counts once, with the mean of them."""
+    by_task: dict[str, list[float]] = {}
+    for column, cell in zip(columns, cells, strict=True):
+        by_task.setdefault(column["task"], []).append(cell["accuracy"])
+    return fmean(fmean(accuracies) for accuracies in by_task.values())
 
 
 def _listed(runs: "pd.DataFrame") -> list[dict[str, Any]]:
