@@ -9,8 +9,8 @@ _OURS, _THEIRS = "vision_tower.", "vision_tower.vision_model."
 def restore_vision_tower_keys(folder: Path) -> None:
     """Rename LLaVA's vision weights in `folder` to the published names, `vision_tower.vision_model.*`.
 
-    save_pretrained of transformers 5.16 to 5.19 drops `vision_model`, which vLLM refuses;
-    transformers reads both. Files that have the published names already stay as they are.
+    save_pretrained of transformers 5.16 to 5.19 drops `vision_model` for a model that was made, not
+    loaded; vLLM refuses that, transformers reads both. Published names stay as they are.
     """
     from safetensors.torch import load_file, save_file
 

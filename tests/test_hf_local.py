@@ -124,6 +124,22 @@ def test_each_prompt_has_its_own_limit(adapter, prompts):
         assert cut_reason == ("stop" if ended else "length")
 
 
+class Noting(HfLocal):
+    """Notes (max_new_tokens, length) of every prompt of every batch."""
+
+    def _generate(self, items):
+        self.seen = [*getattr(self, "seen", []), [(i.prompt.max_new_tokens, len(i.input_ids)) for i in items]]
+        return super()._generate(items)
+
+
+def test_batches_hold_neighbours_in_length(prompts, tiny_cache):
+    adapter = Noting(tiny_checkpoint("qwen2_5_vl", tiny_cache), "qwen2_5_vl", device="cpu", batch_size=5)
+    list(adapter.replies([replace(p, max_new_tokens=3 + i % 2) for i, p in enumerate(prompts)]))
+    assert [len(batch) for batch in adapter.seen] == [5, 5, 2, 5, 5, 2]  # 12 prompts of each limit
+    flat = [entry for batch in adapter.seen for entry in batch]
+    assert flat == sorted(flat, reverse=True)
+
+
 def test_nothing_asked_nothing_answered(adapter):
     assert list(adapter.replies([])) == []
 
