@@ -30,6 +30,7 @@ def write_run(
     sample_ids: Sequence[str] | None = None,
     scores: Sequence[dict[str, Any]] | None = None,
     task_block: Any = None,
+    model_block: Any = None,
     **extra: Any,
 ) -> Path:
     """RESULTS/runs/<model>/<task>-<split>...: one row a verdict; sample i is `s<i>` in cluster `c<i>`."""
@@ -53,7 +54,7 @@ def write_run(
     meta = {
         "schema": 1,
         "origin": "run",
-        "model": {"name": model, "title": title or model, "scale": scale},
+        "model": model_block or {"name": model, "title": title or model, "scale": scale},
         "task": task_block or {"name": task, "title": task.replace("_", " ").title(), "chance": 0.1667},
         "split": split,
         "trained_on": trained_on,

@@ -103,5 +103,15 @@ def test_errors_are_one_line(tmp_path, models, message):
     assert result.stderr.count("\n") == 1
 
 
+def test_names_cannot_steer_the_terminal(tmp_path):
+    folders = [
+        write_run(tmp_path, mixed(i, 3), model=f"m{i}", model_block={"name": f"m{i}\u202e\x07", "title": "x"})
+        for i in (1, 2)
+    ]
+    output = cli("compare", *folders, *TASK, "--results", tmp_path)
+    assert "\u202e" not in output.stdout
+    assert "m1\ufffd\ufffd against m2\ufffd\ufffd" in output.stdout
+
+
 def test_one_model_is_a_usage_error(tmp_path):
     assert cli("compare", "a", *TASK, "--results", tmp_path).exit_code == 2

@@ -126,6 +126,28 @@ def test_hostile_names_stay_text(tmp_path, command):
     assert len(re.findall(r"(?<!\\)\|", line)) == 3 if command == "tables" else 4
 
 
+def test_other_runs_and_other_data_are_named(tmp_path):
+    write_run(tmp_path, mixed(7, 3), model="qwen-base", hash8="shown", date="2026-11-20")
+    write_run(tmp_path, mixed(2, 8), model="qwen-base", hash8="hidden", date="2026-11-01")
+    write_run(tmp_path, mixed(5, 5), model="llava-base", fingerprint="e5" * 32, date="2026-11-01")
+    for command in ("tables", "leaderboard"):
+        cli(command, "--results", tmp_path)
+        page = (tmp_path / command / f"{command}.html").read_text()
+        assert "1 further run not shown above" in page
+        assert "<code>runs/qwen-base/line_intersection-test-hidden</code>" in page
+        assert "other data: e5e5e5e5" in page
+        text = (tmp_path / command / f"{command}.md").read_text()
+        assert "Further runs, not shown above:\n\n- " in text
+        assert "hidden" in text
+        assert "*other data: e5e5e5e5*" in text
+
+
+def test_the_document_holds_no_path_of_this_machine(tmp_path):
+    write_run(tmp_path, mixed(7, 3))
+    cli("leaderboard", "--results", tmp_path)
+    assert str(tmp_path) not in (tmp_path / "leaderboard/leaderboard.json").read_text()
+
+
 def test_pages_load_nothing(tmp_path):
     cli("leaderboard", "--results", tmp_path)
     page = (tmp_path / "leaderboard/leaderboard.html").read_text()

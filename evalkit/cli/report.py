@@ -47,37 +47,47 @@ def compare_command(
 
 
 def _show_comparison(document: dict[str, Any]) -> None:
+    from evalkit.report.pages import plain
+
     click.echo(
         f"{document['task']}/{document['split']}: {document['n']} samples on {document['n_images']} images, "
         "answered by all"
     )
-    width = max(len(model["model"]) for model in document["models"])
+    # names come from run.json, which may come from elsewhere: nothing in them steers the terminal
+    names = {model["model"]: plain(model["model"]) for model in document["models"]}
+    width = max(len(name) for name in names.values())
     for model in document["models"]:
-        low, high = model["ci95"]
-        mark = "" if model["status"] == "complete" else f"  [{model['status']}]"
-        cost = "" if model["cost_usd"] is None else f"  ${model['cost_usd']:.4f}"
-        click.echo(
-            f"  {model['model']:<{width}}  {percent(model['accuracy']):>7}  ({model['correct']}/{document['n']}, "
-            f"95 % CI {100 * low:.1f}–{100 * high:.1f} %)  latency p50 {model['latency_p50_s']:.3f} s, "
-            f"p95 {model['latency_p95_s']:.3f} s{cost}{mark}"
-        )
-        if model["only_here"]:
-            click.echo(
-                f"  {'':<{width}}  {model['only_here']} further samples that not all answered are left out"
-            )
+        _show_model(f"{names[model['model']]:<{width}}", model, document["n"])
     for pair in document["pairs"]:
-        low, high = pair["difference_ci95"]
-        click.echo(f"\n{pair['first']} against {pair['second']}")
+        _show_pair(names[pair["first"]], names[pair["second"]], pair)
+
+
+def _show_model(name: str, model: dict[str, Any], n: int) -> None:
+    low, high = model["ci95"]
+    mark = "" if model["status"] == "complete" else f"  [{model['status']}]"
+    cost = "" if model["cost_usd"] is None else f"  ${model['cost_usd']:.4f}"
+    click.echo(
+        f"  {name}  {percent(model['accuracy']):>7}  ({model['correct']}/{n}, "
+        f"95 % CI {100 * low:.1f}–{100 * high:.1f} %)  latency p50 {model['latency_p50_s']:.3f} s, "
+        f"p95 {model['latency_p95_s']:.3f} s{cost}{mark}"
+    )
+    if model["only_here"]:
         click.echo(
-            f"  both correct {pair['both_correct']} · only {pair['first']} {pair['only_first']} · "
-            f"only {pair['second']} {pair['only_second']} · neither {pair['both_not']}"
+            f"  {'':<{len(name)}}  {model['only_here']} further samples that not all answered are left out"
         )
-        click.echo(
-            f"  difference {100 * pair['difference']:+.1f} points "
-            f"(95 % CI {100 * low:+.1f} to {100 * high:+.1f}, bootstrap clustered by image)"
-        )
-        note = "; it takes questions on one image as independent" if pair["clustered"] else ""
-        click.echo(f"  McNemar, exact: p = {pair['mcnemar_p']:.3g}{note}")
+
+
+def _show_pair(first: str, second: str, pair: dict[str, Any]) -> None:
+    low, high = pair["difference_ci95"]
+    note = "; it takes questions on one image as independent" if pair["clustered"] else ""
+    click.echo(
+        f"\n{first} against {second}\n"
+        f"  both correct {pair['both_correct']} · only {first} {pair['only_first']} · "
+        f"only {second} {pair['only_second']} · neither {pair['both_not']}\n"
+        f"  difference {100 * pair['difference']:+.1f} points "
+        f"(95 % CI {100 * low:+.1f} to {100 * high:+.1f}, bootstrap clustered by image)\n"
+        f"  McNemar, exact: p = {pair['mcnemar_p']:.3g}{note}"
+    )
 
 
 @click.command("tables")
