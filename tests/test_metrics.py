@@ -42,6 +42,8 @@ def test_within_3_grid_units(answer, gold, distance, correct, floor_correct):
         ([0, 0, 10, 10], [0, 0, 10, 4.99], 0.499),
         ([0, 0, 10, 10], [10, 0, 20, 10], 0),  # touching
         ([10, 10, 0, 0], [0, 0, 10, 10], 0),  # swapped corners are not put right
+        ([10, 0, 0, 10], [0, 0, 10, 10], 0),  # nor when only x is swapped
+        ([0, 10, 10, 0], [0, 0, 10, 10], 0),  # or only y
         ([5, 5, 5, 5], [5, 5, 5, 5], 0),  # no area
         ([0.5, 0.5, 1.5, 1.5], [0, 0, 2, 2], 0.25),  # continuous: with + 1 it would be 4 / 9
     ],

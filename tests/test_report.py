@@ -55,6 +55,9 @@ def test_runs_fill_their_cells(tmp_path):
     write_run(tmp_path, mixed(4, 6), model="qwen-klal", task="grid_patch", trained_on="grid_patch")
     write_run(tmp_path, mixed(6, 4), model="qwen-base", task="refcoco", split="testA")
     write_run(tmp_path, mixed(9, 1), model="qwen-base", task="line_intersection", scale="tiny")
+    write_run(
+        tmp_path, mixed(8, 2), model="gpt-4o", task="grid_patch", trained_on="grid_patch"
+    )  # no base model
     document = build_tables(load_paper(), load_runs(tmp_path))
     right = {
         (number, key, column): ours["correct"]
