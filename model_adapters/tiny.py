@@ -24,7 +24,6 @@ _BUILDER = 1  # raise it when the code below changes what it makes
 _LIBRARIES = ("torch", "transformers", "tokenizers")  # whose versions decide bytes
 
 _ATTENTION_GAIN = 1.5  # of queries and keys: attention picks, it does not average
-_ANSWER_GAIN = 1.2  # some replies then hold what a parser reads
 _MARKS = frozenset("0123456789()[],.")
 _ANSWERS = frozenset("0123456789") | {"yes", "no"}
 
@@ -159,7 +158,9 @@ def _spread_weights(model: Any, recipe: Recipe, tokenizer: Any) -> None:
         spoken = _spoken(tokenizer)
         silent = set(range(len(head))) - set(spoken) - {tokenizer.eos_token_id}
         head[sorted(silent)] = 0
-        head[[token for token, text in spoken.items() if text.strip().lower() in _ANSWERS]] *= _ANSWER_GAIN
+        head[[token for token, text in spoken.items() if text.strip().lower() in _ANSWERS]] *= (
+            recipe.answer_gain
+        )
         head[tokenizer.eos_token_id] *= recipe.eos_gain
 
 

