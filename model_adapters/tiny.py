@@ -1,7 +1,7 @@
 """Tiny random checkpoints of each local family, made offline, in the form that transformers and vLLM load.
 
 They know nothing: their answers are noise that ends, for smoke tests of the whole path from image to
-leaderboard. A checkpoint is 0.2 M parameters in float32; the same library versions give the same bytes.
+leaderboard. A checkpoint is 0.3 to 0.4 M parameters in float32; the same library versions give the same bytes.
 """
 
 import hashlib
