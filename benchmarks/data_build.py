@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
-from PIL import Image
 
 from evalkit.datasets import grid_patch, line_intersection, line_tracing
 from evalkit.datasets.build import build
@@ -29,9 +28,7 @@ POINTS = 72 * INCHES
 
 
 def ours(module, index: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(module.draw(0, index).pixels_rgb).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return module.draw(0, index).png
 
 
 def figure(side: int):

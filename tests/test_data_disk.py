@@ -11,6 +11,7 @@ from evalkit.datasets.build import build
 from evalkit.datasets.disk import fingerprint, list_datasets, read_rows, read_split
 from evalkit.errors import ConfigError, DataError
 
+N = 80
 TASKS = ("line_intersection", "line_tracing", "grid_patch")
 
 
@@ -18,16 +19,16 @@ TASKS = ("line_intersection", "line_tracing", "grid_patch")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for task in TASKS:
-        build(task, folder, n=40)
+        build(task, folder, n=N)
     return folder
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_workers_and_runs_give_the_same(data, task, tmp_path):
-    again = build(task, tmp_path, n=40, workers=2)
+    again = build(task, tmp_path, n=N, workers=2)
     assert again.fresh
-    assert again.fingerprint == build(task, data, n=40).fingerprint
-    assert build(task, tmp_path, n=40, seed=1, force=True).fingerprint != again.fingerprint
+    assert again.fingerprint == build(task, data, n=N).fingerprint
+    assert build(task, tmp_path, n=N, seed=1, force=True).fingerprint != again.fingerprint
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -42,7 +43,7 @@ def test_a_smaller_set_is_a_prefix(data, task, tmp_path):
 def test_images_never_stand_in_both_splits(data, task):
     train, test = ({row["image_id"] for row in read_rows(data, task, split)} for split in ("train", "test"))
     assert not train & test
-    assert len(train | test) == 40
+    assert len(train | test) == N
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -62,24 +63,24 @@ def test_loads_as_an_imagefolder_with_every_row(data, task, tmp_path, monkeypatc
 
 def test_the_same_build_again_only_verifies(data):
     written = {p: p.stat().st_mtime_ns for p in (data / "grid_patch").rglob("*") if p.is_file()}
-    result = cli("data", "build", "grid_patch", "--n", 40, "--data", data)
+    result = cli("data", "build", "grid_patch", "--n", N, "--data", data)
     assert "there already, verified" in result.stdout
     assert {p: p.stat().st_mtime_ns for p in (data / "grid_patch").rglob("*") if p.is_file()} == written
 
 
 def test_another_set_is_not_overwritten(data, tmp_path):
     shutil.copytree(data / "grid_patch", tmp_path / "grid_patch")
-    result = cli("data", "build", "grid_patch", "--n", 41, "--data", tmp_path)
+    result = cli("data", "build", "grid_patch", "--n", N + 1, "--data", tmp_path)
     assert result.exit_code == 1
-    assert "holds another set (n 40, seed 0" in result.stderr
-    assert cli("data", "build", "grid_patch", "--n", 41, "--data", tmp_path, "--force").exit_code == 0
+    assert "holds another set (n 80, seed 0" in result.stderr
+    assert cli("data", "build", "grid_patch", "--n", N + 1, "--data", tmp_path, "--force").exit_code == 0
     assert len(read_rows(tmp_path, "grid_patch", "train")) > 0
 
 
 def test_a_damaged_set_is_built_anew(data, tmp_path):
     shutil.copytree(data / "grid_patch", tmp_path / "grid_patch")
     next((tmp_path / "grid_patch/test/images").glob("*.png")).unlink()
-    assert build("grid_patch", tmp_path, n=40).fresh
+    assert build("grid_patch", tmp_path, n=N).fresh
     assert cli("data", "verify", "--data", tmp_path).exit_code == 0
 
 
@@ -203,7 +204,7 @@ def test_import(data, tmp_path):
     assert cli("data", "verify", "--data", tmp_path / "data").exit_code == 0
     # building anew leaves an imported split where it is
     assert (
-        cli("data", "build", "line_intersection", "--n", 12, "--force", "--data", tmp_path / "data").exit_code
+        cli("data", "build", "line_intersection", "--n", 30, "--force", "--data", tmp_path / "data").exit_code
         == 0
     )
     assert len(read_rows(tmp_path / "data", "line_intersection", "mine")) == 3

@@ -133,18 +133,26 @@ def _require_runnable(entry: "ModelEntry") -> None:
 
 def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     """KEY=VALUE pairs; values are YAML scalars (0.02, true, cuda:0) or flow mappings."""
-    import yaml
-
     parsed = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise click.BadParameter(f"{setting!r}: expected KEY=VALUE.", param_hint="--set")
-        try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed[key] = value
+        parsed[key] = _scalar_or_text(value)
     return parsed
+
+
+def _scalar_or_text(value: str) -> Any:
+    """A YAML number, boolean or {key: number} mapping; everything else, `{3}` too, is the text itself."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    if isinstance(loaded, dict):
+        return loaded if all(isinstance(v, int | float) for v in loaded.values()) else value
+    return loaded if isinstance(loaded, bool | int | float) else value
 
 
 def _execute_visibly(

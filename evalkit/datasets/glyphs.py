@@ -33,7 +33,10 @@ def _strokes(letter: str) -> list[Curve]:
         case "D":
             return [[(left, top), *_arc(-0.08, 0.0, 0.42, 0.5, -90, 90), (left, bottom), (left, top)]]
         case "E":
-            return [[(right, top), (left, top), (left, bottom), (right, bottom)], [(left, -0.02), (0.2, -0.02)]]
+            return [
+                [(right, top), (left, top), (left, bottom), (right, bottom)],
+                [(left, -0.02), (0.2, -0.02)],
+            ]
         case "F":
             return [[(right, top), (left, top), (left, bottom)], [(left, 0.0), (0.2, 0.0)]]
         case "G":

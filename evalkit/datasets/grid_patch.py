@@ -6,8 +6,12 @@ boundaries between cells, so that nothing is blurred.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
-from evalkit.datasets.drawing import RGB, Canvas
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.datasets.drawing import RGB
 from evalkit.datasets.recipe import Picture, Question, Recipe
 from evalkit.datasets.stream import Stream
 from evalkit.frames import GRID
@@ -34,6 +38,16 @@ def cell_of(seed: int, index: int) -> tuple[int, int]:
     return column + _HALF * (quadrant % 2), row + _HALF * (quadrant // 2)
 
 
+@lru_cache(maxsize=1)
+def grid() -> NDArray[np.uint8]:
+    """The empty grid, (SIDE, SIDE) uint8: 0 where a cell is, 1 on the lines. Read-only."""
+    position = np.arange(SIDE)
+    line = (position + HALF_LINE) % CELL < 2 * HALF_LINE
+    lines = (line[:, None] | line[None, :]).astype(np.uint8)
+    lines.flags.writeable = False
+    return lines
+
+
 def draw(seed: int, index: int) -> Picture:
     """The shades vary a little, so that two images of one cell are never the same image."""
     column, row = cell_of(seed, index)
@@ -42,19 +56,17 @@ def draw(seed: int, index: int) -> Picture:
     red: RGB = (215 + stream.below(41), stream.below(51), stream.below(51))
 
     bbox_xyxy = [column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL]
-    canvas = Canvas(SIDE, SIDE)
-    canvas.rectangle(bbox_xyxy, red)
-    for i in range(GRID + 1):  # the grid lies over the cell
-        low, high = i * CELL - HALF_LINE, i * CELL + HALF_LINE
-        canvas.rectangle((low, 0, high, SIDE), (grey, grey, grey))
-        canvas.rectangle((0, low, SIDE, high), (grey, grey, grey))
+    picture = grid().copy()
+    cell = picture[bbox_xyxy[1] : bbox_xyxy[3], bbox_xyxy[0] : bbox_xyxy[2]]
+    cell[cell == 0] = 2  # the grid lies over the cell
+    palette_rgb = np.array([(255, 255, 255), (grey, grey, grey), red], np.uint8)
     question = Question(
         gold=[(column + 0.5) * CELL, (row + 0.5) * CELL],
         stratum=place(index)[0],
         variables={},
         geometry={"cell_xy": [column, row], "bbox_xyxy": bbox_xyxy},
     )
-    return Picture(canvas.pixels, (question,))
+    return Picture(picture, palette_rgb, (question,))
 
 
 def describe(images_by_class: Mapping[str, int]) -> str:

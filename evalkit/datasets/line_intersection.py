@@ -106,7 +106,7 @@ def draw(seed: int, index: int) -> Picture:
         "crossings_xy": [list(p) for p in crossings],
         "line_width": width,
     }
-    return Picture(canvas.pixels, (Question(int(label), label, {}, geometry),))
+    return Picture(canvas.index, canvas.palette_rgb, (Question(int(label), label, {}, geometry),))
 
 
 def describe(images_by_class: Mapping[str, int]) -> str:

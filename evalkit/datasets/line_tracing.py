@@ -11,10 +11,13 @@ colour, so that colour does not tell it either.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import combinations, pairwise
 from math import cos, pi, sin
 
-from evalkit.datasets.drawing import RGB, WHITE, Canvas
+import numpy as np
+
+from evalkit.datasets.drawing import FULL, RGB, WHITE, Canvas, Stamp, cover
 from evalkit.datasets.glyphs import LETTERS, glyph
 from evalkit.datasets.planar import (
     Point,
@@ -34,6 +37,7 @@ IMAGES, THREE_EDGES = 1064, 552
 SIDE = 448  # px: 16 x 16 merged visual tokens of 28 px
 
 NODE_RADIUS = 16.0
+STAMP = 36  # px a side of a drawn node
 LINE_WIDTH = 3.5
 LETTER_HEIGHT = 15.0
 MARGIN = 12.0  # of curves to the border
@@ -80,12 +84,12 @@ def _layout(stream: Stream, n_nodes: int) -> list[Point]:
     around = n_nodes - 1
     turn = stream.uniform(0, 2 * pi)
     middle = SIDE / 2
-    nodes = [(round(middle + stream.uniform(-18, 18), 2), round(middle + stream.uniform(-18, 18), 2))]
+    nodes = [(float(round(middle + stream.uniform(-18, 18))), float(round(middle + stream.uniform(-18, 18))))]
     for k in range(around):
         angle = turn + 2 * pi * (k + stream.uniform(-0.22, 0.22)) / around
         radius = stream.uniform(0.29, 0.41) * SIDE
-        # rounded, so that the last bit of a platform's cosine cannot reach a pixel
-        nodes.append((round(middle + radius * cos(angle), 2), round(middle + radius * sin(angle), 2)))
+        # whole pixels: nodes are stamped, and the last bit of a platform's cosine cannot reach a pixel
+        nodes.append((float(round(middle + radius * cos(angle))), float(round(middle + radius * sin(angle)))))
     return nodes
 
 
@@ -189,15 +193,30 @@ def graph(
                 return nodes, edges, *joined, stream
 
 
+@lru_cache(maxsize=len(LETTERS))
+def node_stamp(letter: str) -> Stamp:
+    """A white disc with a dark rim and its letter, (STAMP, STAMP) px, centred; drawn once a process."""
+    canvas = Canvas(STAMP, STAMP)
+    middle = (STAMP / 2, STAMP / 2)
+    shape = canvas.index.shape
+    rim = np.zeros(shape, np.uint8)
+    flat, level = cover([(middle, middle)], NODE_RADIUS, shape)
+    rim.reshape(-1)[flat] = level
+    canvas.stroke([(middle, middle)], 2 * NODE_RADIUS, INK)
+    canvas.stroke([(middle, middle)], 2 * (NODE_RADIUS - 2), WHITE)
+    canvas.stroke(glyph(letter, middle, LETTER_HEIGHT), 2.2, INK)
+    solid = rim == FULL
+    edge = np.where(solid, 0, rim).astype(np.uint8)
+    return Stamp(solid, canvas.index, tuple(canvas.palette), edge, INK)
+
+
 def draw(seed: int, index: int) -> Picture:
     nodes, edges, curves, crossings, stream = graph(seed, index)
     letters = stream.shuffled(LETTERS[: len(nodes)])
     canvas = Canvas(SIDE, SIDE)
     canvas.stroke(curves, LINE_WIDTH, stream.choice(COLORS))
-    for node, letter in zip(nodes, letters, strict=True):
-        canvas.disc(node, NODE_RADIUS, INK)
-        canvas.disc(node, NODE_RADIUS - 2, WHITE)
-        canvas.stroke(glyph(letter, node, LETTER_HEIGHT), 2.2, INK)
+    for (x, y), letter in zip(nodes, letters, strict=True):
+        canvas.stamp(node_stamp(letter), int(x) - STAMP // 2, int(y) - STAMP // 2)
     shared = {
         "labels": letters,
         "nodes_xy": [list(node) for node in nodes],
@@ -224,7 +243,7 @@ def draw(seed: int, index: int) -> Picture:
         }
         variables = {"node_a": letters[a], "node_b": letters[b]}
         questions.append(Question(gold, f"{len(edges)} edges, {gold}", variables, geometry))
-    return Picture(canvas.pixels, tuple(stream.shuffled(questions)))
+    return Picture(canvas.index, canvas.palette_rgb, tuple(stream.shuffled(questions)))
 
 
 def describe(images_by_class: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.datasets.png import palette_png
 from evalkit.datasets.stream import Stream
 from evalkit.records import Answer
 
@@ -26,10 +27,21 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """pixels_rgb: (H, W, 3) uint8."""
+    """index: (H, W) uint8 into palette_rgb: (n, 3) uint8, n <= 256."""
 
-    pixels_rgb: NDArray[np.uint8]
+    index: NDArray[np.uint8]
+    palette_rgb: NDArray[np.uint8]
     questions: tuple[Question, ...]
+
+    @property
+    def pixels_rgb(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8, as the file decodes."""
+        pixels: NDArray[np.uint8] = self.palette_rgb[self.index]
+        return pixels
+
+    @property
+    def png(self) -> bytes:
+        return palette_png(self.index, self.palette_rgb)
 
 
 @dataclass(frozen=True, slots=True)
