@@ -10,6 +10,7 @@ extraction, which can be wrong; where a source gives none (GPT-4V yes/no) it is 
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,9 @@ class Agreement:
 
 
 def whole_number(value: Any) -> int | None:
-    try:
-        number = float(str(value).replace(",", ""))
-    except ValueError:
-        return None
-    return int(number) if number == int(number) else None
+    """12, "12", "1,200" or "12.00"; no float in between, which would make 1 of 0.99999999999999999."""
+    found = re.fullmatch(r"(-?[0-9]+)(?:\.0*)?", str(value).strip().replace(",", ""))
+    return int(found[1]) if found else None
 
 
 def opening_word(row: Row) -> str | None:
