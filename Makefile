@@ -34,9 +34,9 @@ DEMO_TASKS := line_intersection line_tracing grid_patch
 demo: setup
 	$(BIN)/evalkit data build $(DEMO_TASKS) --workers 2 --sheet
 	$(if $(wildcard $(BLINDTEST)/labels.csv),$(BIN)/evalkit data import line_intersection $(BLINDTEST) --name blindtest)
-	set -e; for model in $(DEMO_MODELS); do for task in $(DEMO_TASKS); do \
+	@set -e; for model in $(DEMO_MODELS); do for task in $(DEMO_TASKS); do \
 	  $(BIN)/evalkit run --model $$model --task $$task; done; done
-	$(if $(wildcard $(BLINDTEST)/labels.csv),set -e; for model in $(DEMO_MODELS); do \
+	$(if $(wildcard $(BLINDTEST)/labels.csv),@set -e; for model in $(DEMO_MODELS); do \
 	  $(BIN)/evalkit run --model $$model --task line_intersection --split blindtest; done)
 	$(BIN)/evalkit tables
 	$(BIN)/evalkit leaderboard

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from evalkit.datasets.disk import read_split
 from support import cli, cli_json, read_rows, write_jsonl
+
+from evalkit.datasets.disk import read_split
 
 
 @pytest.fixture(scope="module")

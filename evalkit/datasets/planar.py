@@ -84,10 +84,10 @@ def clear_crossings(
     for a, b in pairwise(one):
         here: list[Point] = []
         for c, d in pairwise(two):
+            if segments_apart(a, b, c, d) < apart:
+                raise Unclear
             point = crossing(a, b, c, d)
             if point is None:
-                if segments_apart(a, b, c, d) < apart:
-                    raise Unclear
                 continue
             if min(distance(point, knot) for knot in (a, b, c, d)) < from_knots:
                 raise Unclear
