@@ -76,8 +76,8 @@ def clear_crossings(
     from_knots       least distance of a crossing to any vertex of either curve
     from_each_other  least distance of two crossings
     sin2_angle       least squared sine of the angle at a crossing
-    apart            least distance of any two segments that do not cross, hence of every vertex to
-                     the other curve
+    apart            least distance of every vertex to the other curve, hence of any two segments
+                     that do not cross
     Raises Unclear where one of these does not hold.
     """
     found: list[Point] = []
