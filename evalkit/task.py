@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from evalkit.datasets import DATASETS
 from evalkit.errors import ConfigError
 from evalkit.frames import FRAME_KINDS
-from evalkit.parsers import PARSERS
 from evalkit.paths import resource
 from evalkit.yamlfile import faults, load_yaml
 
-# The metrics by name; evalkit.metrics holds the functions (it needs no import to list tasks).
+# Parsers and metrics by name: listing tasks need not pay for importing what they do.
 METRIC_NAMES = ("exact", "within_3_grid_units", "iou_50")
+PARSER_NAMES = ("integer", "yes_no", "point", "box")
 _GOLD_OF_PARSER = {"integer": "int", "yes_no": "yes_no", "point": "point_xy_px", "box": "bbox_xyxy"}
 _METRICS_OF_PARSER = {
     "integer": ("exact",),
@@ -83,7 +83,7 @@ class TaskSpec(_Strict):
     @field_validator("parser")
     @classmethod
     def _known_parser(cls, value: str) -> str:
-        return _one_of(value, PARSERS, "parser")
+        return _one_of(value, PARSER_NAMES, "parser")
 
     @field_validator("metric")
     @classmethod

@@ -7,7 +7,8 @@ import yaml
 
 from evalkit.errors import ConfigError
 from evalkit.metrics import METRICS
-from evalkit.task import METRIC_NAMES, load_task, task_files
+from evalkit.parsers import PARSERS
+from evalkit.task import METRIC_NAMES, PARSER_NAMES, load_task, task_files
 from evalkit.validate import task_faults
 
 FAMILIES = {"qwen2_5_vl", "llava", "molmo", "gemini", "gpt", "glamm", "instructblip"}
@@ -23,8 +24,9 @@ def test_shipped_tasks_are_sound(path):
     assert task_faults(path, FAMILIES) == []
 
 
-def test_metric_names_are_the_metrics():
+def test_names_are_those_of_the_functions():
     assert set(METRIC_NAMES) == set(METRICS)
+    assert set(PARSER_NAMES) == set(PARSERS)
 
 
 def test_the_papers_question():

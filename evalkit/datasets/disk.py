@@ -53,14 +53,19 @@ def read_rows(data_dir: Path, dataset: str, split: str) -> list[dict[str, Any]]:
     path = data_dir / dataset / split / METADATA
     if not path.is_file():
         raise DataError(_missing(data_dir, dataset, split))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            absent = [key for key in RESERVED if key not in row]
-        except (ValueError, TypeError):
-            raise DataError(f"{path}:{number}: not a JSON object.") from None
-        if absent:
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: not a JSON object.")
+        if absent := [key for key in RESERVED if key not in row]:
             raise DataError(f"{path}:{number}: key {absent[0]!r} is missing.")
         rows.append(row)
     return rows
@@ -103,15 +108,23 @@ def _sample(row: Mapping[str, Any], folder: Path) -> Sample:
 
 
 def read_info(data_dir: Path, dataset: str) -> dict[str, Any]:
-    """dataset.json, or an empty description where there is none."""
+    """dataset.json, or an empty description where there is none. Raises DataError."""
     path = data_dir / dataset / DATASET_FILE
     if not path.is_file():
         return {"splits": {}}
     try:
-        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise DataError(f"{path}: not valid JSON.") from None
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
+    if not isinstance(info, dict) or not isinstance(info.get("splits"), dict):
+        raise DataError(f"{path}: expected an object with `splits`; build or import the data again.")
     return info
+
+
+def splits_of(data_dir: Path, dataset: str) -> list[str]:
+    """The splits that dataset.json records or that lie there, by name."""
+    present = {path.parent.name for path in (data_dir / dataset).glob(f"*/{METADATA}")}
+    return sorted(present | read_info(data_dir, dataset)["splits"].keys())
 
 
 def list_datasets(data_dir: Path) -> list[dict[str, Any]]:
@@ -141,37 +154,3 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
-
-
-def damage(data_dir: Path, dataset: str, split: str) -> list[str]:
-    """One line for each image that is missing, cannot be decoded or has other pixels, and for changed rows."""
-    from PIL import Image, UnidentifiedImageError
-
-    rows = read_rows(data_dir, dataset, split)
-    folder = data_dir / dataset / split
-    lines = []
-    expected = {row["file_name"]: (row["pixels_sha256"], (row["width"], row["height"])) for row in rows}
-    for file_name, (sha256, size_wh) in expected.items():
-        try:
-            with Image.open(folder / file_name) as image:
-                found = pixels_sha256(image.size, image.convert("RGB").tobytes())
-        except FileNotFoundError:
-            lines.append(f"{folder / file_name}: missing.")
-            continue
-        except (
-            OSError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            SyntaxError,
-            ValueError,
-        ) as error:
-            lines.append(f"{folder / file_name}: cannot be decoded ({error}).")
-            continue
-        if found != sha256:
-            lines.append(
-                f"{folder / file_name}: other pixels than were recorded ({size_wh[0]} x {size_wh[1]})."
-            )
-    stored = read_info(data_dir, dataset)["splits"].get(split, {}).get("fingerprint")
-    if stored is not None and stored != fingerprint(rows):
-        lines.append(f"{folder / METADATA}: rows differ from the fingerprint in {DATASET_FILE}.")
-    return lines
