@@ -99,6 +99,11 @@ class ModelEntry(BaseModel):
                 raise ValueError(f"{group} has no {unknown[0]!r} for adapter {self.adapter}; known: {known}")
         if self.adapter == "hf_local" and not (self.checkpoint and self.family):
             raise ValueError("adapter hf_local needs a checkpoint and a family")
+        for limit in ("min_pixels", "max_pixels"):
+            if limit in self.options and self.options[limit] != getattr(self.frame, limit, None):
+                raise ValueError(
+                    f"options.{limit} and frame.{limit} must agree: answers are in resized pixels"
+                )
         if self.decoding != {"temperature": 0}:
             raise ValueError(
                 "decoding must be {temperature: 0}: the adapters of this version decode greedily"

@@ -32,6 +32,11 @@ def test_shipped_registry_is_sound():
             "m: {title: M, adapter: null, frame: {kind: unit, min_pixels: 4}}",
             "go with resized_pixel, not unit",
         ),
+        (
+            "m: {title: M, adapter: hf_local, family: qwen2_5_vl, checkpoint: x, options: {max_pixels: 9}, "
+            "frame: {kind: resized_pixel, max_pixels: 8}}",
+            "options.max_pixels and frame.max_pixels must agree",
+        ),
         ("m: {title: M, adapter: fake, decoding: {temperature: 1}}", "decode greedily"),
         ("m: 3", "expected a mapping, found int"),
         ("'a b': {title: M, adapter: fake}", "name: String should match pattern"),
