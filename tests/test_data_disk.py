@@ -77,10 +77,22 @@ def test_another_set_is_not_overwritten(data, tmp_path):
     assert len(read_rows(tmp_path, "grid_patch", "train")) > 0
 
 
-def test_a_damaged_set_is_built_anew(data, tmp_path):
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_damaged_set_is_built_anew(data, tmp_path, whole):
     shutil.copytree(data / "grid_patch", tmp_path / "grid_patch")
-    next((tmp_path / "grid_patch/test/images").glob("*.png")).unlink()
+    if whole:
+        shutil.rmtree(tmp_path / "grid_patch/test")
+    else:
+        next((tmp_path / "grid_patch/test/images").glob("*.png")).unlink()
     assert build("grid_patch", tmp_path, n=N).fresh
+    assert not build("grid_patch", tmp_path, n=N).fresh
+    assert {p.name for p in (tmp_path / "grid_patch").iterdir()} == {"train", "test", "dataset.json"}
+    assert cli("data", "verify", "--data", tmp_path).exit_code == 0
+
+
+def test_a_set_of_one_image(tmp_path):
+    (document,) = cli_json("data", "build", "grid_patch", "--n", 1, "--data", tmp_path, "--sheet")
+    assert sum(document["splits"].values()) == 1
     assert cli("data", "verify", "--data", tmp_path).exit_code == 0
 
 
@@ -123,7 +135,63 @@ def test_verify_sees_changed_rows(data, tmp_path):
     result = cli("data", "verify", "line_intersection", "--data", tmp_path)
     assert result.exit_code == 1
     assert "rows differ from the fingerprint" in result.stdout
+    assert f"metadata.jsonl:1: row {rows[0]['sample_id']!r} was changed (gold)" in result.stdout
+    assert ": 2 faults" in result.stdout
     assert read_split(tmp_path, "line_intersection", "test").fingerprint == fingerprint(rows)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda folder: shutil.rmtree(folder / "test"), "test: missing, though dataset.json records it"),
+        (lambda folder: (folder / "dataset.json").write_text('{"splits": {}}'), "test: not in dataset.json"),
+        (
+            lambda folder: (folder / "test/metadata.jsonl").write_bytes(b"\xff\n"),
+            "metadata.jsonl: cannot be read",
+        ),
+        (
+            lambda folder: (folder / "test/metadata.jsonl").write_text("[]\n"),
+            "metadata.jsonl:1: not a JSON object",
+        ),
+        (
+            lambda folder: (folder / "test/metadata.jsonl").write_text("{}\n"),
+            "metadata.jsonl:1: key 'file_name'",
+        ),
+    ],
+)
+def test_verify_goes_on_past_what_cannot_be_read(data, tmp_path, spoil, fault):
+    for task in ("grid_patch", "line_intersection"):
+        shutil.copytree(data / task, tmp_path / task)
+    spoil(tmp_path / "line_intersection")
+    document = cli_json("data", "verify", "--data", tmp_path, exit_code=1)
+    faults = {(split["dataset"], split["split"]): split["faults"] for split in document["splits"]}
+    assert len(faults) == 4
+    assert any(fault in line for line in faults["line_intersection", "test"])
+    assert not faults["grid_patch", "test"] + faults["grid_patch", "train"]
+
+
+def test_verify_names_rows_that_are_missing_or_too_many(data, tmp_path):
+    shutil.copytree(data / "grid_patch", tmp_path / "grid_patch")
+    path = tmp_path / "grid_patch/test/metadata.jsonl"
+    first, second, *others = path.read_text().splitlines()
+    path.write_text("\n".join([first, first, *others]) + "\n")
+    stdout = cli("data", "verify", "--data", tmp_path).stdout
+    assert (
+        f"metadata.jsonl:2: row '{json.loads(first)['sample_id']}' does not belong here, or stands twice"
+        in stdout
+    )
+    assert f"metadata.jsonl: row '{json.loads(second)['sample_id']}' is missing" in stdout
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"splits": []}', '{"splits": {"test": 1}}'])
+def test_damaged_dataset_json_is_one_line(data, tmp_path, text):
+    shutil.copytree(data / "grid_patch", tmp_path / "grid_patch")
+    (tmp_path / "grid_patch/dataset.json").write_text(text)
+    for words in (["list"], ["verify"], ["build", "grid_patch", "--n", N]):
+        result = cli("data", *words, "--data", tmp_path)
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+        assert "dataset.json" in result.stderr
 
 
 def test_list(data):
@@ -138,9 +206,29 @@ def test_show(data, tmp_path):
     out = tmp_path / "one.png"
     result = cli("data", "show", "line_tracing", sample.sample_id, "--data", data, "--out", out)
     assert f"gold {sample.gold}, node_a" in result.stdout
+    assert "Is node {node_a} connected to node {node_b}?".format(**sample.variables) in result.stdout
     with Image.open(out) as drawn, Image.open(sample.image_path) as plain:
         assert drawn.size == plain.size
         assert drawn.tobytes() != plain.convert("RGB").tobytes()
+    sample = read_split(data, "line_tracing", "train").samples[0]  # found without --split
+    assert cli("data", "show", "line_tracing", sample.sample_id, "--data", data, "--out", out).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["no-such"], "No sample 'no-such'"),
+        (["000000-0", "--split", "dev"], "No split 'dev'"),
+        (["FIRST", "--out", "nowhere/one.png"], "nowhere/one.png: cannot be written"),
+    ],
+)
+def test_show_faults_are_one_line(data, words, message):
+    first = read_split(data, "line_tracing", "test").samples[0].sample_id
+    words = [first if word == "FIRST" else word for word in words]
+    result = cli("data", "show", "line_tracing", *words, "--data", data)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -180,6 +268,7 @@ def test_numbers_are_checked(tmp_path):
 
 def images_with_labels(folder, rows, header="image,intersections,image_id"):
     (folder / "images").mkdir(parents=True)
+    (folder / "again").symlink_to("images")  # links within the folder are followed
     for i in range(4):
         Image.new("RGB", (20, 10), (i, 0, 0)).save(folder / f"images/{i}.png")
     (folder / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
@@ -221,7 +310,9 @@ def test_import(data, tmp_path):
         (["images/0.png,six,1"], "labels.csv:2: intersections 'six': expected a whole number of 0 to 5"),
         (["images/0.png,6,1"], "intersections '6'"),
         (["images/0.png,1,1", "images/0.png,1,1"], "labels.csv:3: image 'images/0.png'"),
+        (["images/0.png,1,1", "again/0.png,1,1"], "labels.csv:3: image 'again/0.png': a file of this name"),
         (["../secret.png,1,1"], "lies outside"),
+        (["/etc/hostname,1,1"], "lies outside"),
         (["labels.csv,1,1"], "cannot be decoded"),
         ([], "no rows"),
     ],
@@ -240,10 +331,11 @@ def test_import_other_faults(tmp_path):
     assert "cannot be read" in cli("data", "import", "line_intersection", tmp_path).stderr
     (source / "labels.csv").write_text("image,intersections\nimages/0.png,1\n")
     words = ["data", "import", "line_intersection", source, "--data", tmp_path / "d"]
-    assert "neither train nor test" in cli(*words, "--name", "train").stderr
+    for name in ("train", "my_test", "dev", "val2"):  # `datasets` would count these to its own splits
+        assert "neither train nor test" in cli(*words, "--name", name).stderr
     assert cli(*words).exit_code == 0
     (source / "labels.csv").write_text("image,intersections\nimages/0.png,2\n")
-    assert "holds other images" in cli(*words).stderr
+    assert "holds other or damaged images" in cli(*words).stderr
 
 
 @pytest.mark.real

@@ -1,11 +1,13 @@
 """evalkit data: build, import, verify, list and show data sets."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from evalkit.cli.common import EXIT_USER_ERROR, data_option, json_option, note, print_json
+from evalkit.records import Sample
 
 
 @click.group("data")
@@ -39,7 +41,8 @@ def build_command(
     """
     from dataclasses import asdict
 
-    from evalkit.datasets.build import build, recipe_of
+    from evalkit.datasets.build import build
+    from evalkit.datasets.rows import recipe_of
 
     for task in tasks:
         recipe_of(task)  # all names are right before the first is built
@@ -52,13 +55,22 @@ def build_command(
         if sheet:
             from evalkit.datasets.sheet import write_sheet
 
-            path = write_sheet(data_dir, task)
+            path = write_sheet(data_dir, task, _asker(task))
             document["sheet"] = str(path)
             if not as_json:
                 click.echo(f"  {path}")
         documents.append(document)
     if as_json:
         print_json(documents)
+
+
+def _asker(task_name: str) -> Callable[[Sample], str]:
+    """What a sample of a task's data set is asked, in the wording for any model."""
+    from evalkit.prompts import make_prompt
+    from evalkit.task import load_task
+
+    task = load_task(task_name)
+    return lambda sample: make_prompt(task, task.default_variant, sample).text
 
 
 @data_group.command("import")
@@ -90,22 +102,13 @@ def import_command(task: str, folder: Path, name: str, force: bool, data_dir: Pa
 @json_option
 def verify_command(tasks: tuple[str, ...], data_dir: Path, as_json: bool) -> None:
     """Decode every image and compare pixels and rows with the recorded fingerprints; exit 1 on damage."""
-    from evalkit.datasets.disk import damage, list_datasets
-    from evalkit.errors import DataError
+    from evalkit.datasets.verify import verify
 
-    entries = [entry for entry in list_datasets(data_dir) if not tasks or entry["dataset"] in tasks]
-    if absent := sorted(set(tasks) - {entry["dataset"] for entry in entries}):
-        raise DataError(f"No data of {', '.join(absent)} in {data_dir}.")
-    for entry in entries:
-        entry["faults"] = damage(data_dir, entry["dataset"], entry["split"])
-        if not as_json:
-            for fault in entry["faults"]:
-                click.echo(fault)
-            state = f"{len(entry['faults'])} faults" if entry["faults"] else "verified"
-            click.echo(
-                f"{entry['dataset']}/{entry['split']}: {entry['images']} images, {entry['samples']} samples, "
-                f"fingerprint {entry['fingerprint'][:16]}: {state}"
-            )
+    entries = verify(data_dir, tasks)
+    for entry in [] if as_json else entries:
+        for fault in entry["faults"]:
+            click.echo(fault)
+        click.echo(_state(entry))
     damaged = any(entry["faults"] for entry in entries)
     if as_json:
         print_json({"ok": not damaged, "splits": entries})
@@ -113,6 +116,15 @@ def verify_command(tasks: tuple[str, ...], data_dir: Path, as_json: bool) -> Non
         note(f"No data in {data_dir}.")
     if damaged:
         click.get_current_context().exit(EXIT_USER_ERROR)
+
+
+def _state(entry: dict[str, Any]) -> str:
+    name, n = f"{entry['dataset']}/{entry['split']}", len(entry["faults"])
+    if entry["fingerprint"] is not None:
+        name += (
+            f": {entry['images']} images, {entry['samples']} samples, fingerprint {entry['fingerprint'][:16]}"
+        )
+    return f"{name}: {n} fault{'s' * (n != 1)}" if n else f"{name}: verified"
 
 
 @data_group.command("list")
@@ -138,23 +150,29 @@ def list_command(data_dir: Path, as_json: bool) -> None:
 @data_group.command("show")
 @click.argument("task")
 @click.argument("sample_id")
-@click.option("--split", default="test", show_default=True, help="The split that the sample is of.")
+@click.option("--split", help="The split that the sample is of.  [default: whichever has it, test first]")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: TASK-SAMPLE_ID.png]")
 @data_option
-def show_command(task: str, sample_id: str, split: str, out: Path | None, data_dir: Path) -> None:
+def show_command(task: str, sample_id: str, split: str | None, out: Path | None, data_dir: Path) -> None:
     """Draw one sample with its geometry, and print its question's variables and gold."""
     from evalkit.datasets import DATASETS
-    from evalkit.datasets.disk import read_split
+    from evalkit.datasets.disk import read_split, splits_of
     from evalkit.datasets.sheet import draw_sample
     from evalkit.errors import DataError
 
     if task not in DATASETS:
         raise DataError(f"No data set named {task!r}. Known: {', '.join(DATASETS)}.")
-    samples = {sample.sample_id: sample for sample in read_split(data_dir, task, split).samples}
-    if sample_id not in samples:
-        raise DataError(f"No sample {sample_id!r} in {task}/{split}; the first is {next(iter(samples))!r}.")
-    sample = samples[sample_id]
+    splits = [split] if split else sorted(splits_of(data_dir, task), key=lambda name: name != "test")
+    samples = [s for name in splits or ["test"] for s in read_split(data_dir, task, name).samples]
+    sample = next((s for s in samples if s.sample_id == sample_id), None)
+    if sample is None:
+        where = f"{data_dir / task} ({', '.join(splits)})"
+        raise DataError(f"No sample {sample_id!r} in {where}; the first is {samples[0].sample_id!r}.")
     out = out or Path(f"{task}-{sample_id}.png")
-    draw_sample(sample).save(out)
+    try:
+        draw_sample(sample).save(out, format="PNG")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}).") from None
+    click.echo(f"{task}/{sample.split} {sample.sample_id}: {_asker(task)(sample)}")
     click.echo(f"gold {sample.gold}" + "".join(f", {key} {value}" for key, value in sample.variables.items()))
     click.echo(out)

@@ -5,16 +5,22 @@ import json
 import re
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from evalkit.datasets.disk import DATASET_FILE, METADATA, fingerprint, pixels_sha256, read_info, write_json
+from evalkit.datasets.verify import BAD_IMAGE, damage
 from evalkit.errors import DataError
 
 TASK = "line_intersection"
 MAX_CROSSINGS = 5
+# `datasets` would count a folder named so, or with such a part (my_test, val2), to its own train,
+# validation or test: https://huggingface.co/docs/hub/datasets-file-names-and-splits
+LOADER_SPLITS = {
+    "train", "training", "test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev",
+}  # fmt: skip
 
 
 def import_folder(source: Path, data_dir: Path, name: str, *, force: bool = False) -> dict[str, Any]:
@@ -23,16 +29,20 @@ def import_folder(source: Path, data_dir: Path, name: str, *, force: bool = Fals
     Columns: image, intersections, and optionally image_id (images of one id are one cluster). All faults
     are named at once, a line each, and nothing is written then. Raises DataError.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name) or name in ("train", "test"):
-        raise DataError(f"--name {name!r}: letters, digits and underscores, and neither train nor test.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name) or LOADER_SPLITS & set(re.split(r"[_0-9]", name)):
+        raise DataError(
+            f"--name {name!r}: letters, digits and underscores, and neither train nor test "
+            "(nor another word that `datasets` reads as one of them, such as dev) as a part."
+        )
     rows, faults = _read(source, name)
     if faults:
         raise DataError("\n".join(faults))
     folder, info = data_dir / TASK, read_info(data_dir, TASK)
     if (folder / name / METADATA).exists() and not force:
-        if info["splits"].get(name, {}).get("fingerprint") == fingerprint(rows.values()):
+        same = info["splits"].get(name, {}).get("fingerprint") == fingerprint(rows.values())
+        if same and not damage(data_dir, TASK, name):
             return {"split": name, **info["splits"][name], "fresh": False}
-        raise DataError(f"{folder / name} holds other images; --force replaces them.")
+        raise DataError(f"{folder / name} holds other or damaged images; --force replaces them.")
     _write(folder, name, rows)
     entry = {
         "images": len(rows),
@@ -68,11 +78,11 @@ def _read(source: Path, split: str) -> tuple[dict[Path, dict[str, Any]], list[st
         except DataError as error:
             faults.append(f"{labels}:{number}: {error}")
             continue
-        if row["file_name"] in seen:
+        if row["sample_id"] in seen:
             faults.append(
                 f"{labels}:{number}: image {line['image']!r}: a file of this name stands there twice."
             )
-        seen.add(row["file_name"])
+        seen.add(row["sample_id"])
         rows[path] = row
     return rows, faults or ([] if rows else [f"{labels}: no rows."])
 
@@ -81,15 +91,16 @@ def _row(source: Path, line: dict[str, str], split: str) -> tuple[Path, dict[str
     label = (line["intersections"] or "").strip()
     if not re.fullmatch(r"\d{1,3}", label) or int(label) > MAX_CROSSINGS:
         raise DataError(f"intersections {label!r}: expected a whole number of 0 to {MAX_CROSSINGS}.")
-    path = (source / line["image"]).resolve()
-    if not path.is_relative_to(source.resolve()):
+    name = PurePath(line["image"] or "")
+    if name.is_absolute() or ".." in name.parts:  # a link may lead elsewhere, as in a cache of the Hub
         raise DataError(f"image {line['image']!r} lies outside {source}.")
+    path = source / name
     try:
         with Image.open(path) as image:
             size_wh, pixels = image.size, image.convert("RGB").tobytes()
     except FileNotFoundError:
         raise DataError(f"image {line['image']!r} is missing.") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except BAD_IMAGE as error:
         raise DataError(f"image {line['image']!r} cannot be decoded ({error}).") from None
     return path, {
         "file_name": f"images/{path.name}",

@@ -8,37 +8,18 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from evalkit import __version__
-from evalkit.datasets import DATASETS
-from evalkit.datasets.disk import (
-    DATASET_FILE,
-    METADATA,
-    damage,
-    fingerprint,
-    pixels_sha256,
-    read_info,
-    write_json,
-)
-from evalkit.datasets.recipe import Recipe
+from evalkit.datasets.disk import DATASET_FILE, METADATA, fingerprint, read_info, splits_of, write_json
+from evalkit.datasets.recipe import SPLITS, Recipe
+from evalkit.datasets.rows import picture_and_rows, recipe_of
+from evalkit.datasets.verify import damage
 from evalkit.errors import ConfigError, DataError
-
-SPLITS = ("train", "test")
-
-
-def recipe_of(task: str) -> Recipe:
-    """The recipe of a synthetic data set. Raises ConfigError, which says what can be built."""
-    if task not in DATASETS or not DATASETS[task].can_build:
-        why = f": {DATASETS[task].build_command}" if task in DATASETS else ""
-        known = ", ".join(name for name, info in DATASETS.items() if info.can_build)
-        raise ConfigError(f"{task!r} cannot be built{why}. Synthetic sets: {known}.")
-    recipe: Recipe = import_module(f"evalkit.datasets.{task}").RECIPE
-    return recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +52,7 @@ def build(
     folder = data_dir / task
     made_by = {"n": n, "seed": seed, "recipe_version": recipe.version}
     info = read_info(data_dir, task)
-    there = [split for split in SPLITS if (folder / split / METADATA).is_file()]
+    there = [split for split in splits_of(data_dir, task) if split in SPLITS]
     if there and not force:
         if info.get("made_by") != made_by:
             raise DataError(
@@ -85,13 +66,22 @@ def build(
             rows = _draw_all(recipe, Path(temporary), n, seed, workers)
             info = _write_rows(recipe, Path(temporary), rows, info, made_by)
             for split in SPLITS:
-                shutil.rmtree(folder / split, ignore_errors=True)
-                if (Path(temporary) / split).exists():
-                    (Path(temporary) / split).rename(folder / split)
+                _put_in_place(Path(temporary) / split, folder / split)
             write_json(folder / DATASET_FILE, info)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}).") from None
     return _built(recipe, data_dir, info, fresh=True)
+
+
+def _put_in_place(new: Path, place: Path) -> None:
+    """Two renames, so that a kill leaves the old split or the new one, never part of one.
+
+    The old one goes aside into the temporary folder and away with it. Without `new` it just goes.
+    """
+    if place.exists():
+        place.rename(new.with_name(f"old-{place.name}"))
+    if new.exists():
+        new.rename(place)
 
 
 def _words(made_by: dict[str, Any] | None) -> str:
@@ -115,37 +105,16 @@ def _mapped(draw: Any, n: int, workers: int) -> Iterator[list[dict[str, Any]]]:
     if workers == 1:
         yield from map(draw, range(n))
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # Spawned, not forked: a fork of a process with threads can hang, and Python 3.12 warns of it.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(draw, range(n), chunksize=16)
 
 
 def _draw_one(task: str, folder: Path, seed: int, index: int) -> list[dict[str, Any]]:
-    """Draw and save image `index`; its rows, one a question."""
-    recipe = recipe_of(task)
-    picture, split = recipe.draw(seed, index), recipe.split(seed, index)
-    image_id = f"{index:06d}"
-    file_name = f"images/{image_id}.png"
-    pixels_rgb = picture.pixels_rgb
-    height, width = pixels_rgb.shape[:2]
-    (folder / split / file_name).write_bytes(picture.png)
-    sha256 = pixels_sha256((width, height), pixels_rgb.tobytes())
-    many = len(picture.questions) > 1
-    return [
-        {
-            "file_name": file_name,
-            "sample_id": f"{image_id}-{number}" if many else image_id,
-            "image_id": image_id,
-            "split": split,
-            **question.variables,
-            "gold": question.gold,
-            "stratum": question.stratum,
-            "width": width,
-            "height": height,
-            "pixels_sha256": sha256,
-            "geometry": dict(question.geometry),
-        }
-        for number, question in enumerate(picture.questions)
-    ]
+    """Draw and save image `index`; its rows."""
+    picture, rows = picture_and_rows(recipe_of(task), seed, index)
+    (folder / rows[0]["split"] / rows[0]["file_name"]).write_bytes(picture.png)
+    return rows
 
 
 def _write_rows(

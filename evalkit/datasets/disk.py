@@ -113,11 +113,16 @@ def read_info(data_dir: Path, dataset: str) -> dict[str, Any]:
     if not path.is_file():
         return {"splits": {}}
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from None
-    if not isinstance(info, dict) or not isinstance(info.get("splits"), dict):
-        raise DataError(f"{path}: expected an object with `splits`; build or import the data again.")
+        raise DataError(
+            f"{path}: cannot be read ({error}). Delete it, and build or import with --force."
+        ) from None
+    splits = info.get("splits") if isinstance(info, dict) else None
+    if not isinstance(splits, dict) or not all(isinstance(entry, dict) for entry in splits.values()):
+        raise DataError(
+            f"{path}: expected an object with `splits`. Delete it, and build or import with --force."
+        )
     return info
 
 
@@ -151,6 +156,10 @@ def list_datasets(data_dir: Path) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Replace the file in one step. Raises DataError where it cannot be written."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}).") from None

@@ -11,6 +11,7 @@ from evalkit.datasets.png import palette_png
 from evalkit.datasets.stream import Stream
 from evalkit.records import Answer
 
+SPLITS = ("train", "test")
 # The 80/20 split takes one image of every block of five for the test.
 BLOCK = 5
 
