@@ -62,6 +62,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.data_build
 	$(BIN)/python -m benchmarks.parser_fuzz
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.kill_resume
+	$(if $(EVALKIT_REAL_DATA),$(BIN)/python -m benchmarks.parser_agreement)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo
