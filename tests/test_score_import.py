@@ -53,7 +53,9 @@ def test_partial_import_is_marked(where, samples, tmp_path):
 
 def test_missing_reply_is_failed_not_wrong(where, samples, tmp_path):
     result = importing(
-        where, write_jsonl(tmp_path / "r.jsonl", [{"sample_id": samples[0].sample_id, "reply": None}])
+        where,
+        write_jsonl(tmp_path / "r.jsonl", [{"sample_id": samples[0].sample_id, "reply": None}]),
+        exit_code=3,
     )
     assert result["verdicts"]["failed"] == 1
     assert result["status"] == "unfinished"

@@ -102,6 +102,8 @@ def run_command(
         seed=seed,
     )
     folder = results_dir / "runs" / plan.name
+    if max_cost is not None and entry.prices is None:
+        note(f"{entry.name} has no prices in the registry: --max-cost cannot stop it.")
     if dry_run:
         _show_plan(plan, folder, as_json)
         return

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from evalkit.cli.common import (
+    EXIT_UNFINISHED,
     data_option,
     json_option,
     models_option,
@@ -156,3 +157,6 @@ def import_command(
         meta = store_replies(plan, store, replies)
         result = summary(meta, store.rows, folder)
     show_summary(result, as_json)
+    if result["status"] != "complete":
+        note(f"Unfinished: {result['verdicts']['failed']} samples have no reply in {file}.")
+        click.get_current_context().exit(EXIT_UNFINISHED)
