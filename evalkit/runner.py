@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evalkit.datasets.disk import Split
-from evalkit.errors import AdapterError
+from evalkit.errors import AdapterError, StoreError
 from evalkit.frames import Frame
 from evalkit.prompts import make_prompt
 from evalkit.provenance import digest, git_commit, machine, now, versions
@@ -160,10 +160,20 @@ def make_row(scorer: Scorer, sample: Sample, prompt: Prompt, reply: Reply) -> di
     }
 
 
+_SCORING_NEEDS = ("reply", "finish_reason", "gold", "image_size_wh", "cluster")
+
+
 def rescore(store: RunStore, scorer: Scorer) -> int:
-    """Read every stored reply again; returns how many verdicts changed. No model is asked."""
+    """Read every stored reply again; returns how many verdicts changed. No model is asked.
+
+    Raises StoreError where a row lacks what scoring needs.
+    """
     rows, flipped = [], 0
     for row in store.rows.values():
+        if absent := [key for key in _SCORING_NEEDS if key not in row]:
+            raise StoreError(
+                f"{store.folder}: row {row['sample_id']!r} has no {absent[0]!r}: it was changed."
+            )
         scored = scorer.score(
             row["reply"], row["finish_reason"], row["gold"], tuple(row["image_size_wh"]), row.get("error")
         )
@@ -183,7 +193,7 @@ def summary(meta: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], fold
     """
     n, correct = meta["selection"]["n"], meta["counts"]["correct"]
     hits = [row["verdict"] == "correct" for row in rows.values()]
-    clusters = [row["cluster"] for row in rows.values()]
+    clusters = [str(row.get("cluster", row["sample_id"])) for row in rows.values()]
     absent = n - len(rows)
     interval = accuracy_interval(
         hits + [False] * absent, clusters + [f"\0absent{i}" for i in range(absent)], seed=meta["seed"]

@@ -14,11 +14,27 @@ from types import TracebackType
 from typing import Any, Self
 
 from evalkit.errors import StoreError
+from evalkit.records import VERDICTS
 
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
 _LOCK_FILE = ".lock"
 SCHEMA = 1
+# What every reader of run.json relies on.
+_META_KEYS: dict[str, tuple[str, ...]] = {
+    "origin": (),
+    "model": ("name", "title"),
+    "task": ("name", "title"),
+    "split": (),
+    "trained_on": (),
+    "dataset": ("fingerprint", "n_split"),
+    "selection": ("n",),
+    "started": (),
+    "ended": (),
+    "status": (),
+    "counts": ("correct",),
+    "cost_usd": (),
+}
 
 
 class RunStore:
@@ -110,6 +126,15 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         found = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
         raise StoreError(f"{path}: expected schema {SCHEMA}, found {found!r}: written by another version.")
+    for key, inner in _META_KEYS.items():
+        if key not in meta or (inner and not isinstance(meta[key], dict)):
+            raise StoreError(
+                f"{path}: key {key!r} is missing or no mapping: the file was changed or damaged."
+            )
+        if absent := [name for name in inner if name not in meta[key]]:
+            raise StoreError(
+                f"{path}: key {key + '.' + absent[0]!r} is missing: the file was changed or damaged."
+            )
     return meta
 
 
@@ -126,11 +151,18 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return  # a run being written, or one torn by a kill
             try:
-                row = json.loads(line)
-                row["sample_id"]
-            except (ValueError, KeyError, TypeError):
-                raise StoreError(f"{path}:{number}: not a row: the file was changed or damaged.") from None
+                row = json.loads(line, parse_constant=_refuse)
+                whole = isinstance(row["sample_id"], str) and row["verdict"] in VERDICTS
+            except (ValueError, KeyError, TypeError, RecursionError):
+                whole = False
+            if not whole:
+                raise StoreError(f"{path}:{number}: not a row: the file was changed or damaged.")
             yield row
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities are no JSON; we never write them."""
+    raise ValueError(constant)
 
 
 def drop_torn_line(path: Path) -> None:

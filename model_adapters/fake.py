@@ -45,7 +45,7 @@ class Fake:
             raise ConfigError("fake: the rates of its faults add up to more than 1.")
         self._script = _read_script(Path(script)) if script else {}
         self._latency_s = float(latency_s)
-        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if log else None
+        self._log = _open_log(log) if log else None
         self._asked_before = _asked(Path(log)) if log else set()
 
     def replies(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
@@ -90,6 +90,13 @@ class Fake:
                 return None if fault == "failed" and sample_id in self._asked_before else fault
             draw -= rate
         return None
+
+
+def _open_log(log: str) -> int:
+    try:
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise ConfigError(f"fake: log {log}: cannot be written ({error.strerror}).") from None
 
 
 def _read_script(path: Path) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,36 @@ _ADAPTERS: dict[str, tuple[tuple[str, ...], str, frozenset[str], frozenset[str]]
 }
 
 
+_NUMBER = (int, float)
+_SETTING_TYPES: dict[str, type | tuple[type, ...]] = {
+    "reply": (str, int, float),
+    "script": str,
+    "faults": dict,
+    "latency_s": _NUMBER,
+    "log": str,
+    "dtype": str,
+    "min_pixels": int,
+    "max_pixels": int,
+    "trust_remote_code": bool,
+    "batch_size": int,
+    "device": str,
+}
+
+
+def _setting_fault(name: str, value: Any) -> str | None:
+    """Why a setting's value cannot be used, or None."""
+    allowed = _SETTING_TYPES[name]
+    kinds = allowed if isinstance(allowed, tuple) else (allowed,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, found {value!r}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if name in ("batch_size", "min_pixels", "max_pixels") and value < 1:
+            return f"{name} must be at least 1, found {value}"
+        if name == "latency_s" and not 0 <= value < 86_400:
+            return f"{name} must be a number of seconds, found {value}"
+    return None
+
+
 class FrameSpec(BaseModel):
     """The frame of a registry entry; see evalkit.frames."""
 
@@ -97,6 +127,9 @@ class ModelEntry(BaseModel):
             if unknown := sorted(set(found) - allowed):
                 known = ", ".join(sorted(allowed))
                 raise ValueError(f"{group} has no {unknown[0]!r} for adapter {self.adapter}; known: {known}")
+            for name, value in found.items():
+                if fault := _setting_fault(name, value):
+                    raise ValueError(f"{group}.{fault}")
         if self.adapter == "hf_local" and not (self.checkpoint and self.family):
             raise ValueError("adapter hf_local needs a checkpoint and a family")
         for limit in ("min_pixels", "max_pixels"):
@@ -138,6 +171,9 @@ class ModelEntry(BaseModel):
             "options": self.options | {k: v for k, v in settings.items() if k in options},
             "runtime": self.runtime | {k: v for k, v in settings.items() if k in runtime},
         }
+        for name, value in settings.items():
+            if fault := _setting_fault(name, value):
+                raise ConfigError(f"{self.name}: {fault}.")
         return self.model_copy(update=changed)
 
 

@@ -9,10 +9,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evalkit.datasets import DATASETS
+from evalkit.datasets import DATASETS, GoldKind
 from evalkit.errors import DataError
 from evalkit.records import Sample
 
@@ -65,10 +65,50 @@ def read_rows(data_dir: Path, dataset: str, split: str) -> list[dict[str, Any]]:
             row = None
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object.")
-        if absent := [key for key in RESERVED if key not in row]:
-            raise DataError(f"{path}:{number}: key {absent[0]!r} is missing.")
+        if fault := row_fault(row, DATASETS[dataset].gold):
+            raise DataError(f"{path}:{number}: {fault}.")
         rows.append(row)
     return rows
+
+
+def row_fault(row: Mapping[str, Any], gold: GoldKind) -> str | None:
+    """What is wrong with a row of metadata.jsonl, or None. File names must stay inside the split's folder."""
+    if absent := [key for key in RESERVED if key not in row]:
+        return f"key {absent[0]!r} is missing"
+    for key in ("file_name", "sample_id", "image_id", "split", "stratum", "pixels_sha256"):
+        if not isinstance(row[key], str) or not row[key]:
+            return f"{key} must be text, found {row[key]!r}"
+    file_name = PurePosixPath(row["file_name"])
+    if file_name.is_absolute() or ".." in file_name.parts:
+        return f"file_name {row['file_name']!r} lies outside the split's folder"
+    if not all(type(row[key]) is int and row[key] > 0 for key in ("width", "height")):
+        return f"width and height must be whole numbers above 0, found {row['width']!r} and {row['height']!r}"
+    if not isinstance(row["geometry"], dict):
+        return f"geometry must be a mapping, found {type(row['geometry']).__name__}"
+    if not _is_gold(row["gold"], gold):
+        return f"gold must be {_GOLD_WORDS[gold]}, found {row['gold']!r}"
+    return None
+
+
+_GOLD_WORDS = {
+    "int": "a whole number",
+    "yes_no": "yes or no",
+    "point_xy_px": "two numbers [x, y]",
+    "bbox_xyxy": "four numbers [x0, y0, x1, y1]",
+}
+
+
+def _is_gold(value: Any, kind: GoldKind) -> bool:
+    if kind == "int":
+        return type(value) is int
+    if kind == "yes_no":
+        return value in ("yes", "no")
+    length = 2 if kind == "point_xy_px" else 4
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(type(v) in (int, float) and abs(v) < float("inf") for v in value)
+    )
 
 
 def _missing(data_dir: Path, dataset: str, split: str) -> str:

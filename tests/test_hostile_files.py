@@ -1,0 +1,88 @@
+"""Files that were changed or made to harm: one clear line, nothing read or written outside, no traceback."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support import cli, cli_json
+
+from evalkit.datasets.build import build
+
+
+@pytest.fixture
+def where(tmp_path):
+    build("line_intersection", tmp_path / "data", n=30)
+    return ["--data", tmp_path / "data", "--results", tmp_path / "results"]
+
+
+def change_line(path: Path, **changes) -> None:
+    """Change keys of the first line; None takes a key out."""
+    first, *rest = path.read_text().splitlines(keepends=True)
+    row = json.loads(first) | changes
+    row = {key: value for key, value in row.items() if value is not None}
+    path.write_text(json.dumps(row) + "\n" + "".join(rest))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file_name": "../../../etc/passwd"}, "lies outside the split's folder"),
+        ({"file_name": "/etc/passwd"}, "lies outside the split's folder"),
+        ({"file_name": 3}, "file_name must be text, found 3"),
+        ({"width": "wide"}, "width and height must be whole numbers above 0"),
+        ({"height": 0}, "width and height must be whole numbers above 0"),
+        ({"gold": {"a": 1}}, "gold must be a whole number"),
+        ({"gold": True}, "gold must be a whole number"),
+        ({"gold": float("nan")}, "gold must be a whole number"),
+        ({"geometry": []}, "geometry must be a mapping, found list"),
+        ({"stratum": None}, "key 'stratum' is missing"),
+    ],
+)
+def test_metadata(where, tmp_path, changes, message):
+    change_line(tmp_path / "data/line_intersection/test/metadata.jsonl", **changes)
+    result = cli("run", "--model", "fake", "--task", "line_intersection", *where)
+    assert result.exit_code == 1
+    assert "metadata.jsonl:1: " in result.stderr
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"verdict": None}, "rows.jsonl:1: not a row"),
+        ({"verdict": "magic"}, "rows.jsonl:1: not a row"),
+        ({"sample_id": 7}, "rows.jsonl:1: not a row"),
+        ({"gold": float("nan")}, "rows.jsonl:1: not a row"),
+        ({"image_size_wh": None}, "has no 'image_size_wh'"),
+    ],
+)
+def test_rows(where, tmp_path, changes, message):
+    run = Path(cli_json("run", "--model", "fake", "--task", "line_intersection", *where)["run"])
+    change_line(run / "rows.jsonl", **changes)
+    result = cli("score", run, *where)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert cli("leaderboard", *where).exit_code == 0  # the others are still shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 2}, "expected schema 1, found 2"),
+        ({"task": None}, "key 'task' is missing or no mapping"),
+        ({"model": "tiny"}, "key 'model' is missing or no mapping"),
+        ({"selection": {}}, "key 'selection.n' is missing"),
+    ],
+)
+def test_run_json(where, changes, message):
+    run = Path(cli_json("run", "--model", "fake", "--task", "line_intersection", *where)["run"])
+    meta = json.loads((run / "run.json").read_text()) | changes
+    meta = {key: value for key, value in meta.items() if value is not None or key not in changes}
+    (run / "run.json").write_text(json.dumps(meta))
+    for command in (["score", run], ["compare", run, run, "--task", "line_intersection"]):
+        result = cli(*command, *where)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
