@@ -132,9 +132,11 @@ def _frame_faults(paths: list[Path], entries: dict[str, Any]) -> list[str]:
     faults = []
     for path in paths:
         task, _ = check_task_file(path)
-        for entry in entries.values() if task is not None else ():
-            has_own = entry.family in task.family_prompts  # type: ignore[union-attr]
-            if has_own and task.variant(entry.family).frame == "model" and entry.frame is None:  # type: ignore[union-attr]
+        if task is None:
+            continue
+        for entry in entries.values():
+            own = task.family_prompts.get(entry.family or "")
+            if own is not None and own.frame == "model" and entry.frame is None:
                 faults.append(
                     f"registry: {entry.name}: task {path.stem!r} asks in its own frame, but it has no `frame`."
                 )
