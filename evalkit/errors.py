@@ -4,6 +4,8 @@
     ├── ConfigError         a YAML, a template, a registry entry or an option
     ├── DataError           a data set: missing, damaged or of another shape
     ├── FrameError          coordinates that cannot be converted between frames
+    ├── TargetError         a target map that the model's visual tokens cannot hold
+    ├── TrainError          a training that cannot start, or would not train what it says
     ├── StoreError          a run folder: locked, damaged or of another run
     └── AdapterError        a model that cannot be loaded or asked
         └── Unavailable     what this machine lacks for it (a package, a key, a checkpoint)
@@ -27,6 +29,14 @@ class DataError(EvalkitError):
 
 class FrameError(EvalkitError):
     """Coordinates cannot be converted between the declared frames."""
+
+
+class TargetError(EvalkitError):
+    """What a sample should be looked at for lies outside of the model's visual tokens."""
+
+
+class TrainError(EvalkitError):
+    """A training cannot start, cannot go on, or would silently not train what it says."""
 
 
 class StoreError(EvalkitError):

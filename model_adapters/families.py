@@ -1,13 +1,13 @@
 """How each family lays out a prompt and an image: chat messages, visual tokens, pixel <-> token maps.
 
 Qwen2.5-VL resizes an image to multiples of 28 px and makes one visual token of every 28 x 28 px.
-LLaVA-1.5 pads it to a square, resizes that to 336 x 336 and makes one token of every 14 x 14 px.
-Both read the tokens row by row. Points are continuous pixels of the original image, as elsewhere.
+LLaVA-1.5 pads it to a square (or crops the middle), resizes that to 336 x 336 and makes one token of every
+14 x 14 px. Both read the tokens row by row. Points are continuous pixels of the original image, as elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +29,7 @@ class TokenGrid:
     rows: int
     cols: int
     scale_xy: tuple[float, float]  # tokens per pixel
-    offset_xy: tuple[float, float] = (0.0, 0.0)  # tokens left of and above the image
+    offset_xy: tuple[float, float] = (0.0, 0.0)  # tokens left of and above the image; negative: cropped away
 
     def __len__(self) -> int:
         return self.rows * self.cols
@@ -72,9 +72,11 @@ class Qwen25VL:
 
 @dataclass(frozen=True, slots=True)
 class Llava:
-    """LLaVA-1.5 with the square padding of its training, not the center crop of the Hub's processor.
+    """LLaVA-1.5: `pad`, the square of its training, or `crop`, the center crop of the Hub's processor.
 
-    Padding is split with the smaller half first: (side - width) // 2 px on the left, likewise on top.
+    pad:  the smaller half first, (side - width) // 2 px on the left, likewise on top.
+    crop: the shorter side is resized to image_size, and the middle of the longer one is kept; points
+          beyond it get token units outside of [0, tokens).
     """
 
     name: ClassVar[str] = "llava"
@@ -86,13 +88,29 @@ class Llava:
     )
     image_size: int = 336
     patch_size: int = 14
+    layout: Literal["pad", "crop"] = "pad"
 
     def grid(self, image_size_wh: tuple[int, int]) -> TokenGrid:
         width, height = image_size_wh
-        side, tokens = max(width, height), self.image_size // self.patch_size
+        tokens = self.image_size // self.patch_size
+        if self.layout == "crop":
+            return self._cropped(width, height, tokens)
+        side = max(width, height)
         scale = tokens / side
         offset_xy = ((side - width) // 2 * scale, (side - height) // 2 * scale)
         return TokenGrid(tokens, tokens, (scale, scale), offset_xy)
+
+    def _cropped(self, width: int, height: int, tokens: int) -> TokenGrid:
+        """The processor's own rounding: the longer side is cut to whole pixels, so is the margin."""
+        short = min(width, height)
+        resized_wh = [int(self.image_size * side / short) for side in (width, height)]
+        margin_xy = [(side - self.image_size) // 2 for side in resized_wh]
+        return TokenGrid(
+            tokens,
+            tokens,
+            (resized_wh[0] / width / self.patch_size, resized_wh[1] / height / self.patch_size),
+            (-margin_xy[0] / self.patch_size, -margin_xy[1] / self.patch_size),
+        )
 
 
 Family = Qwen25VL | Llava

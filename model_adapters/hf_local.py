@@ -18,7 +18,7 @@ from typing import Any
 
 from evalkit.errors import AdapterError, ConfigError, EvalkitError, Unavailable
 from evalkit.records import Prompt, Reply
-from model_adapters.families import family_class
+from model_adapters.families import Llava, family_class
 from model_adapters.local_inputs import Encoded, InputMaker, ModelInput, loading
 
 _LOG = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class HfLocal:
     device:     auto (CUDA where there is one, else the CPU) or a torch device.
     min_pixels, max_pixels: limits of Qwen2.5-VL's resize that replace the checkpoint's; the model's
                 declared frame must state the same.
+    layout:     how LLaVA makes an image square: pad, as in its training, or crop.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class HfLocal:
         batch_size: int = 8,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        layout: str = "pad",
         trust_remote_code: bool = False,
     ) -> None:
         source, self._name = _located(checkpoint)
-        layout = family_class(family)
+        family_type = family_class(family)
         if dtype not in _DTYPES:
             raise ConfigError(f"{self._name}: no dtype {dtype!r}. Allowed: {', '.join(_DTYPES)}.")
         if batch_size < 1:
@@ -72,7 +74,7 @@ class HfLocal:
                 f"{self._name}: config.json says {config.model_type!r}, asked for as {family!r}."
             )
         limits = {k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None}
-        self._maker = InputMaker(source, layout, config, limits, hub)
+        self._maker = InputMaker(source, family_type, config, limits, hub, layout)
         model_class = getattr(transformers, _MODEL_CLASSES[family])
         self._model = _load_model(model_class, source, self._name, {"dtype": dtype, **hub}).to(self._device)
         self._threads_before = self._torch.get_num_threads()
@@ -97,6 +99,8 @@ class HfLocal:
         torch, device = self._torch, self._device
         family = self._maker.family
         limits = {k: str(getattr(family, k)) for k in ("min_pixels", "max_pixels") if hasattr(family, k)}
+        if isinstance(family, Llava):
+            limits["layout"] = family.layout
         return {
             "engine": "transformers",
             "torch": str(torch.__version__),

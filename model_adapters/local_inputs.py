@@ -98,8 +98,12 @@ class InputMaker:
         config: Any,
         limits: Mapping[str, int],
         hub: Mapping[str, Any],
+        layout: str = "pad",
     ) -> None:
-        """limits: min_pixels, max_pixels that replace the checkpoint's; hub: revision, trust_remote_code."""
+        """limits: min_pixels, max_pixels that replace the checkpoint's; hub: revision, trust_remote_code.
+
+        layout: LLaVA's, pad or crop.
+        """
         transformers = import_module("transformers")  # by name: typed Any, installed or not
 
         if limits and family is not Qwen25VL:
@@ -114,7 +118,7 @@ class InputMaker:
             self._images = transformers.AutoImageProcessor.from_pretrained(
                 checkpoint, backend="pil", **limits, **hub
             )
-        self.family = _layout(checkpoint, family, config, self._images)
+        self.family = _layout(checkpoint, family, config, self._images, layout)
         self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.image_token))
 
     def encode(self, prompt: Prompt) -> Encoded:
@@ -135,7 +139,7 @@ class InputMaker:
         """Open and prepare the image of an encoded prompt. Raises EvalkitError."""
         prompt = encoded.prompt
         image = open_rgb(prompt.image_path, prompt.image_size_wh)
-        if isinstance(self.family, Llava):
+        if isinstance(self.family, Llava) and self.family.layout == "pad":
             mean = self._images.image_mean
             image = pad_to_square(image, (int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255)))
         made = self._images(images=[image], return_tensors="np")
@@ -143,7 +147,10 @@ class InputMaker:
             return ModelInput(prompt, encoded.input_ids, made["pixel_values"][0], None)
         t, rows, cols = (int(n) for n in made["image_grid_thw"][0])
         grid = self.family.grid(prompt.image_size_wh)
-        assert (rows // 2, cols // 2) == (grid.rows, grid.cols), "the processor's grid is not the layout's"
+        merge = self._images.merge_size
+        assert (rows // merge, cols // merge) == (grid.rows, grid.cols), (
+            "the processor's grid is not the layout's"
+        )
         return ModelInput(prompt, encoded.input_ids, made["pixel_values"], (t, rows, cols))
 
     def collate(self, items: Sequence[ModelInput]) -> dict[str, Any]:
@@ -187,8 +194,10 @@ def _legacy_chat_template(checkpoint: str, hub: Mapping[str, Any]) -> str:
     return str(json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"])
 
 
-def _layout(checkpoint: str, family: type[Family], config: Any, images: Any) -> Family:
+def _layout(checkpoint: str, family: type[Family], config: Any, images: Any, layout: str) -> Family:
     """The layout with this checkpoint's numbers. Raises AdapterError where its files disagree."""
+    if layout not in ("pad", "crop") or (layout != "pad" and family is Qwen25VL):
+        raise ConfigError(f"{checkpoint}: no layout {layout!r} of {family.name}. Allowed: pad, and crop for llava.")
     if family is Qwen25VL:
         return Qwen25VL(
             min_pixels=images.size["shortest_edge"],
@@ -206,4 +215,4 @@ def _layout(checkpoint: str, family: type[Family], config: Any, images: Any) -> 
         raise AdapterError(
             f"{checkpoint}: images are made {side} px wide, the vision tower takes {vision.image_size} px."
         )
-    return Llava(image_size=vision.image_size, patch_size=vision.patch_size)
+    return Llava(vision.image_size, vision.patch_size, layout)  # type: ignore[arg-type]  # checked above

@@ -22,7 +22,7 @@ _ADAPTERS: dict[str, tuple[tuple[str, ...], str, frozenset[str], frozenset[str]]
     "hf_local": (
         ("torch", "transformers"),
         "local",
-        frozenset({"dtype", "min_pixels", "max_pixels", "trust_remote_code"}),
+        frozenset({"dtype", "min_pixels", "max_pixels", "layout", "trust_remote_code"}),
         frozenset({"batch_size", "device"}),
     ),
 }
@@ -38,6 +38,7 @@ _SETTING_TYPES: dict[str, type | tuple[type, ...]] = {
     "dtype": str,
     "min_pixels": int,
     "max_pixels": int,
+    "layout": str,
     "trust_remote_code": bool,
     "batch_size": int,
     "device": str,
