@@ -56,7 +56,9 @@ def marks(dataset: str, sample: Sample) -> Marks:
     try:
         return _MARKS[dataset](sample)
     except KeyError as error:
-        what = f"its geometry has no {error}" if dataset in _MARKS else f"no target map for data set {dataset!r}"
+        what = (
+            f"its geometry has no {error}" if dataset in _MARKS else f"no target map for data set {dataset!r}"
+        )
         raise TargetError(f"{sample.sample_id}: {what}.") from None
 
 
@@ -188,7 +190,9 @@ def target_map(patches: Patches, sigma: float, floor: float = 0.0) -> NDArray[np
     """
     if sigma < 0 or not 0 <= floor < 1:
         raise TargetError(f"sigma {sigma} must be at least 0, floor {floor} at least 0 and below 1.")
-    smooth = _gaussian(patches.shape[0], sigma) @ patches.astype(np.float64) @ _gaussian(patches.shape[1], sigma)
+    smooth = (
+        _gaussian(patches.shape[0], sigma) @ patches.astype(np.float64) @ _gaussian(patches.shape[1], sigma)
+    )
     smooth = np.maximum(smooth, floor * smooth.max())
     return np.asarray((smooth / smooth.sum()).ravel(), np.float64)
 

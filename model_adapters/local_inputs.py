@@ -197,7 +197,9 @@ def _legacy_chat_template(checkpoint: str, hub: Mapping[str, Any]) -> str:
 def _layout(checkpoint: str, family: type[Family], config: Any, images: Any, layout: str) -> Family:
     """The layout with this checkpoint's numbers. Raises AdapterError where its files disagree."""
     if layout not in ("pad", "crop") or (layout != "pad" and family is Qwen25VL):
-        raise ConfigError(f"{checkpoint}: no layout {layout!r} of {family.name}. Allowed: pad, and crop for llava.")
+        raise ConfigError(
+            f"{checkpoint}: no layout {layout!r} of {family.name}. Allowed: pad, and crop for llava."
+        )
     if family is Qwen25VL:
         return Qwen25VL(
             min_pixels=images.size["shortest_edge"],

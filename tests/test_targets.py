@@ -20,7 +20,9 @@ def sample(gold, geometry, variables=None, size_wh=(60, 40)):
 
 def tokens(dataset, one, grid=UNIT):
     """Row, column pairs of I_P."""
-    return {tuple(rc) for rc in np.argwhere(target_patches(marks(dataset, one), grid, one.sample_id)).tolist()}
+    return {
+        tuple(rc) for rc in np.argwhere(target_patches(marks(dataset, one), grid, one.sample_id)).tolist()
+    }
 
 
 def test_crossings():
@@ -99,7 +101,10 @@ def test_traversal_equals_dense_sampling():
     for _ in range(200):
         curve = rng.uniform(-20, 160, (4, 2))
         units = np.concatenate(
-            [np.linspace(a, b, 40_001) for a, b in zip(*(grid.token_units(curve)[i:][:3] for i in (0, 1)), strict=True)]
+            [
+                np.linspace(a, b, 40_001)
+                for a, b in zip(*(grid.token_units(curve)[i:][:3] for i in (0, 1)), strict=True)
+            ]
         )
         inside = ((units > 0) & (units < (7, 9))).all(axis=1)
         expected = np.zeros((9, 7), bool)
@@ -154,7 +159,9 @@ def test_bad_settings(sigma, floor):
 def test_what_a_crop_takes_away_is_an_error_with_a_name():
     crop = Llava(layout="crop").grid((640, 320))  # x below 160 and above 480 is gone
     assert tokens("pixmo_points", sample([170.0, 160.0], {}), crop) == {(12, 0)}
-    with pytest.raises(TargetError, match=r"s1: the point \(150, 160\) px lies outside of the 24 x 24 visual"):
+    with pytest.raises(
+        TargetError, match=r"s1: the point \(150, 160\) px lies outside of the 24 x 24 visual"
+    ):
         tokens("pixmo_points", sample([150.0, 160.0], {}), crop)
     with pytest.raises(TargetError, match="s1: its target lies outside"):
         tokens("refcoco", sample([20.0, 10, 100, 60], {}), crop)
