@@ -1,8 +1,12 @@
-"""Task wording + sample -> Prompt. Templates are sandboxed; an undefined variable is an error."""
+"""Task wording + sample -> Prompt, and the answer a model is trained to give.
+
+Templates are sandboxed; an undefined variable is an error.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evalkit.datasets import DATASETS
 from evalkit.errors import ConfigError
-from evalkit.frames import Frame
+from evalkit.frames import GRID, Frame, from_pixels
 from evalkit.records import Prompt, Sample
 from evalkit.task import PromptVariant, TaskSpec
 
@@ -42,6 +46,19 @@ def _template(source: str) -> Template:
 
 def allowed_variables(task: TaskSpec) -> tuple[str, ...]:
     return (*DATASETS[task.dataset].variables, *COMMON_VARIABLES)
+
+
+# What an answer's template may name besides the question's variables, by the kind of gold.
+ANSWER_VARIABLES = {
+    "int": ("gold",),
+    "yes_no": ("gold",),
+    "point_xy_px": ("x", "y"),
+    "bbox_xyxy": ("x0", "y0", "x1", "y1"),
+}
+
+
+def answer_variables(task: TaskSpec) -> tuple[str, ...]:
+    return (*ANSWER_VARIABLES[DATASETS[task.dataset].gold], *allowed_variables(task))
 
 
 def template_faults(source: str, allowed: tuple[str, ...]) -> list[str]:
@@ -90,3 +107,36 @@ def resolve_frame(variant: PromptVariant, model_frame: Frame | None, model_name:
             "add `frame:` to its registry entry."
         )
     return model_frame
+
+
+def make_answer(task: TaskSpec, variant: PromptVariant, frame: Frame | None, sample: Sample) -> str:
+    """What a model is trained to reply to a sample: its gold in the wording and the frame of the task.
+
+    Coordinates are x first whatever the frame's order, rounded as a model states them. Raises ConfigError
+    where the task has no answer for this wording.
+    """
+    if variant.answer is None:
+        raise ConfigError(f"Task {task.name!r} has no `answer:` for this wording: nothing to train on.")
+    width, height = sample.image_size_wh
+    named: dict[str, Any] = {**sample.variables, "width": width, "height": height}
+    if frame is None:
+        named["gold"] = sample.gold
+    else:
+        assert isinstance(sample.gold, list)
+        straight = replace(frame, order="xy")
+        spoken = [_spoken(v, frame) for v in from_pixels(sample.gold, straight, sample.image_size_wh)]
+        named |= dict(zip(ANSWER_VARIABLES[DATASETS[task.dataset].gold], spoken, strict=True))
+    return render_text(variant.answer, named)
+
+
+def _spoken(value: float, frame: Frame) -> str:
+    """A coordinate as a model of that frame states it: whole pixels and cells, 0.61, 61.5."""
+    match frame.kind:
+        case "grid_24":
+            return str(min(max(round(value), 0), GRID - 1))
+        case "unit" | "padded_unit":
+            return f"{value:.2f}"
+        case "percent":
+            return f"{value:.1f}"
+        case _:
+            return str(round(value))

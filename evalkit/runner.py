@@ -234,7 +234,7 @@ def new_meta(plan: Plan) -> dict[str, Any]:
         "schema": SCHEMA,
         "origin": plan.origin,
         "model": dict(plan.model),
-        "task": plan.task.model_dump(exclude={"examples", "family_prompts", "prompt", "frame"})
+        "task": plan.task.model_dump(exclude={"examples", "family_prompts", "prompt", "frame", "answer"})
         | {"prompt": plan.variant.prompt},
         "split": plan.split.name,
         "trained_on": plan.trained_on,

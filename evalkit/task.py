@@ -38,10 +38,12 @@ class PromptVariant(_Strict):
 
     frame: a kind of evalkit.frames when the wording itself asks for it, `model` when the model
     answers in the frame of its registry entry, null for tasks without coordinates.
+    answer: what a model is trained to reply, a template over the gold; null where nobody trains on it.
     """
 
     prompt: str = Field(min_length=1)
     frame: str | None = None
+    answer: str | None = Field(default=None, min_length=1)
 
     @field_validator("frame")
     @classmethod
@@ -67,6 +69,7 @@ class TaskSpec(_Strict):
     splits: Annotated[list[str], Field(min_length=1)]  # the first is the default of `evalkit run`
     prompt: str = Field(min_length=1)  # Jinja2; an undefined variable is an error
     frame: str | None = None
+    answer: str | None = Field(default=None, min_length=1)  # Jinja2 over the gold; see PromptVariant
     family_prompts: dict[str, PromptVariant] = Field(default_factory=dict)
     parser: str
     metric: str
@@ -119,7 +122,7 @@ class TaskSpec(_Strict):
 
     @property
     def default_variant(self) -> PromptVariant:
-        return PromptVariant(prompt=self.prompt, frame=self.frame)
+        return PromptVariant(prompt=self.prompt, frame=self.frame, answer=self.answer)
 
     def variant(self, family: str | None) -> PromptVariant:
         """The wording for a model family: its own where the task has one, else the default."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from evalkit.parsers import parse
-from evalkit.prompts import allowed_variables, template_faults
+from evalkit.prompts import allowed_variables, answer_variables, template_faults
 from evalkit.task import Example, TaskSpec, check_task_file
 
 
@@ -23,8 +23,9 @@ def task_faults(path: Path, families: Iterable[str]) -> list[str]:
 
 
 def _prompt_faults(spec: TaskSpec, families: set[str]) -> list[str]:
-    allowed = allowed_variables(spec)
+    allowed, in_answers = allowed_variables(spec), answer_variables(spec)
     found = [f"prompt: {fault}" for fault in template_faults(spec.prompt, allowed)]
+    found += [f"answer: {fault}" for fault in template_faults(spec.answer or "", in_answers)]
     for family, variant in spec.family_prompts.items():
         key = f"family_prompts.{family}"
         if family not in families:
@@ -32,6 +33,7 @@ def _prompt_faults(spec: TaskSpec, families: set[str]) -> list[str]:
                 f"{key}: no model of the registry has this family; known: {', '.join(sorted(families))}"
             )
         found += [f"{key}.prompt: {fault}" for fault in template_faults(variant.prompt, allowed)]
+        found += [f"{key}.answer: {fault}" for fault in template_faults(variant.answer or "", in_answers)]
     return found
 
 

@@ -60,6 +60,7 @@ class Qwen25VL:
     name: ClassVar[str] = "qwen2_5_vl"
     image_token: ClassVar[str] = "<|image_pad|>"
     system: ClassVar[str | None] = None  # its chat template has the default line
+    before_answer: ClassVar[str] = ""  # between the prompt's end and an answer
     min_pixels: int = QWEN_MIN_PIXELS
     max_pixels: int = QWEN_MAX_PIXELS
     factor: int = QWEN_FACTOR  # patch 14 px, merged 2 x 2
@@ -86,6 +87,7 @@ class Llava:
         "A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
     )
+    before_answer: ClassVar[str] = " "  # its prompt ends in "ASSISTANT:"
     image_size: int = 336
     patch_size: int = 14
     layout: Literal["pad", "crop"] = "pad"

@@ -123,17 +123,39 @@ class InputMaker:
 
     def encode(self, prompt: Prompt) -> Encoded:
         """Tokenize, with the visual tokens that the declared image size makes. Raises EvalkitError."""
-        text = self.tokenizer.apply_chat_template(
+        bare = self._tokenize(self._chat(prompt))
+        n_visual = len(self.family.grid(prompt.image_size_wh))
+        return Encoded(prompt, expand_placeholder(bare, self.image_token_id, n_visual))
+
+    def answer_ids(self, prompt: Prompt, answer: str, *, end: bool = True) -> list[int]:
+        """The tokens of an answer where it follows its prompt, and the EOS with `end`. Raises AdapterError.
+
+        Tokenized together with the prompt, as the model meets them; a tokenizer that joins the two into
+        one token would train what generation never sees.
+        """
+        chat = self._chat(prompt)
+        before = self._tokenize(chat)
+        whole = self._tokenize(chat + self.family.before_answer + answer)
+        if whole[: len(before)] != before or len(whole) == len(before):
+            raise AdapterError(
+                f"{prompt.sample_id}: the answer {answer!r} does not follow the prompt as tokens of its own."
+            )
+        return [*whole[len(before) :], *([self.eos_token_id] if end else [])]
+
+    def _chat(self, prompt: Prompt) -> str:
+        text: str = self.tokenizer.apply_chat_template(
             messages(self.family, prompt.text),
             chat_template=self._chat_template,
             tokenize=False,
             add_generation_prompt=True,
         )
+        return text
+
+    def _tokenize(self, text: str) -> list[int]:
         # a template may write the BOS itself; LLaVA's leaves it to the tokenizer
         bos = self.tokenizer.bos_token
-        bare = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids
-        n_visual = len(self.family.grid(prompt.image_size_wh))
-        return Encoded(prompt, expand_placeholder(bare, self.image_token_id, n_visual))
+        ids: list[int] = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids
+        return ids
 
     def load(self, encoded: Encoded) -> ModelInput:
         """Open and prepare the image of an encoded prompt. Raises EvalkitError."""
@@ -174,6 +196,10 @@ class InputMaker:
             "image_grid_thw": grids,
             "mm_token_type_ids": types,
         }
+
+    @property
+    def eos_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
 
     @property
     def pad_token_id(self) -> int:

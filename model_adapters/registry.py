@@ -108,7 +108,7 @@ class ModelEntry(BaseModel):
     runtime: dict[str, Any] = Field(default_factory=dict)
     prices: Prices | None = None
     params_b: Annotated[float, Field(gt=0)] | None = None
-    scale: Literal["tiny", "full"] | None = None
+    scale: Literal["tiny", "small", "full"] | None = None
     objective: Literal["base", "ntp", "ntp_klal"] | None = None
     retired: str | None = None
 

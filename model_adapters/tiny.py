@@ -1,7 +1,7 @@
 """Tiny random checkpoints of each local family, made offline, in the form that transformers and vLLM load.
 
-They know nothing: their answers are noise that ends, for smoke tests of the whole path from image to
-leaderboard. A checkpoint is 0.3 to 0.4 M parameters in float32; the same library versions give the same bytes.
+They know nothing: the answers of `qwen2_5_vl` and `llava` are noise that ends, for smoke tests of the whole
+path from image to leaderboard; the others are there to be trained. The same library versions give the same bytes.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 from evalkit.errors import ConfigError
 from model_adapters.tiny_recipes import BPE_SIZE, RECIPES, SENTENCES, Recipe
 
-TINY_FAMILIES = ("qwen2_5_vl", "llava")
+TINY_FAMILIES = ("qwen2_5_vl", "llava")  # the recipes that answer with noise
 
 _BUILDER = 1  # raise it when the code below changes what it makes
 _LIBRARIES = ("torch", "transformers", "tokenizers")  # whose versions decide bytes
@@ -28,23 +28,23 @@ _MARKS = frozenset("0123456789()[],.")
 _ANSWERS = frozenset("0123456789") | {"yes", "no"}
 
 
-def tiny_checkpoint(family: str, cache_dir: Path) -> Path:
-    """The folder cache_dir/tiny/<family>-<recipe hash>, made on first use.
+def tiny_checkpoint(name: str, cache_dir: Path) -> Path:
+    """The folder cache_dir/tiny/<name>-<recipe hash>, made on first use. name: one of RECIPES.
 
     It is built beside its place and renamed into it, so that a folder that is there is whole and
-    several processes may ask at once. Raises ConfigError on an unknown family.
+    several processes may ask at once. Raises ConfigError on an unknown name.
     """
-    if family not in TINY_FAMILIES:
-        raise ConfigError(f"No tiny checkpoint of family {family!r}. There are: {', '.join(TINY_FAMILIES)}.")
-    recipe = RECIPES[family]
-    folder = cache_dir / "tiny" / f"{family}-{_recipe_hash(recipe)}"
+    if name not in RECIPES:
+        raise ConfigError(f"No tiny checkpoint {name!r}. There are: {', '.join(RECIPES)}.")
+    recipe = RECIPES[name]
+    folder = cache_dir / "tiny" / f"{name}-{_recipe_hash(recipe)}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         built = Path(scratch) / folder.name
         built.mkdir()
-        _build(family, recipe, built)
+        _build(recipe.family, recipe, built)
         try:
             built.rename(folder)
         except OSError:  # another process was first; its bytes are the same
@@ -72,7 +72,10 @@ def _build(family: str, recipe: Recipe, folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in recipe.special}
     model = _model(family, recipe, ids, vocab_size=-(-len(tokenizer) // 64) * 64)
-    _spread_weights(model, recipe, tokenizer)
+    if recipe.to_train:
+        _place_patches(model, recipe)
+    else:
+        _spread_weights(model, recipe, tokenizer)
     model.save_pretrained(folder)
     if family == "llava":
         from model_adapters.export import restore_vision_tower_keys
@@ -127,7 +130,10 @@ def _model(family: str, recipe: Recipe, ids: Mapping[str, int], vocab_size: int)
     settings = _fill_ids(dict(recipe.config), ids)
     settings["text_config"]["vocab_size"] = vocab_size
     config = getattr(transformers, f"{names[family]}Config")(**settings)
-    model = getattr(transformers, f"{names[family]}ForConditionalGeneration")(config).float().eval()
+    random = import_module("torch").random
+    with random.fork_rng(devices=[]):
+        random.manual_seed(recipe.seed)  # of the library's initialisation
+        model = getattr(transformers, f"{names[family]}ForConditionalGeneration")(config).float().eval()
     model.generation_config = transformers.GenerationConfig(
         do_sample=False,
         bos_token_id=ids[recipe.bos or recipe.pad],
@@ -135,6 +141,13 @@ def _model(family: str, recipe: Recipe, ids: Mapping[str, int], vocab_size: int)
         pad_token_id=ids[recipe.pad],
     )
     return model
+
+
+def _place_patches(model: Any, recipe: Recipe) -> None:
+    """CLIP's position embeddings, loud enough that a small tower learns where its patches are."""
+    for name, weight in model.named_parameters():
+        if name.endswith("position_embedding.weight"):
+            weight.data.mul_(recipe.position_gain)
 
 
 def _spread_weights(model: Any, recipe: Recipe, tokenizer: Any) -> None:

@@ -1,7 +1,12 @@
-"""What the tiny checkpoints are made of: sentences, special tokens, chat templates, configs. Data only."""
+"""What the tiny checkpoints are made of: sentences, special tokens, chat templates, configs. Data only.
+
+`qwen2_5_vl` and `llava` are noise that ends, for smoke tests. `<family>-mini` (CPU) and `<family>-small` (one
+GPU) are starting points for training: the library's own initialisation, and images of a size that the
+synthetic tasks can be read at.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # The byte-level BPE learns its merges here: the wording of the five tasks and of their answers.
@@ -96,6 +101,7 @@ _CLIP_NORM = {
 class Recipe:
     """One tiny checkpoint; `config` names special tokens as "id:<token>", the builder fills the ids in."""
 
+    family: str
     special: tuple[str, ...]
     bos: str | None
     eos: str
@@ -108,6 +114,8 @@ class Recipe:
     eos_gain: float  # length of the EOS row of lm_head; most others have length 1
     answer_gain: float  # length of the rows of digits, yes and no: many replies then hold what a parser reads
     projector_gain: float  # how loudly the image speaks beside the text
+    to_train: bool = False  # the library's initialisation; the gains above are not used
+    position_gain: float = 1.0  # to_train: of CLIP's position embeddings, which start at a 30th of the patches
 
 
 _TEXT_CONFIG = {
@@ -120,8 +128,9 @@ _TEXT_CONFIG = {
     "tie_word_embeddings": False,
 }
 
-RECIPES: Mapping[str, Recipe] = {
+_NOISE: Mapping[str, Recipe] = {
     "qwen2_5_vl": Recipe(
+        family="qwen2_5_vl",
         special=_QWEN_SPECIAL,
         bos=None,
         eos="<|im_end|>",
@@ -173,6 +182,7 @@ RECIPES: Mapping[str, Recipe] = {
         projector_gain=4.0,
     ),
     "llava": Recipe(
+        family="llava",
         special=_LLAVA_SPECIAL,
         bos="<s>",
         eos="</s>",
@@ -231,4 +241,87 @@ RECIPES: Mapping[str, Recipe] = {
         answer_gain=2.0,
         projector_gain=1.5,
     ),
+}
+
+
+def _qwen_to_train(text: Mapping[str, Any], vision: Mapping[str, Any], patch: int, merge: int, side: int) -> Recipe:
+    """Images of side x side px, patches of `patch` px, tokens of merge x merge patches."""
+    noise = _NOISE["qwen2_5_vl"]
+    config = dict(noise.config)
+    sizes = {"patch_size": patch, "spatial_merge_size": merge, "out_hidden_size": text["hidden_size"]}
+    everywhere = {"fullatt_block_indexes": list(range(vision["depth"]))}
+    config["text_config"] = {**config["text_config"], **text}
+    config["vision_config"] = {**config["vision_config"], **vision, **sizes, **everywhere}
+    name = "preprocessor_config.json"
+    pixels = {"min_pixels": side * side, "max_pixels": side * side, "patch_size": patch, "merge_size": merge}
+    return replace(noise, config=config, files={name: {**noise.files[name], **pixels}}, to_train=True)
+
+
+def _llava_to_train(text: Mapping[str, Any], vision: Mapping[str, Any], patch: int, side: int) -> Recipe:
+    """Images of side x side px, tokens of `patch` px."""
+    noise = _NOISE["llava"]
+    config = dict(noise.config)
+    config["text_config"] = {**config["text_config"], **text}
+    config["vision_config"] = {**config["vision_config"], **vision, "image_size": side, "patch_size": patch}
+    config["image_seq_length"] = (side // patch) ** 2
+    name, processor = "preprocessor_config.json", "processor_config.json"
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    files = {
+        name: {**noise.files[name], **sizes},
+        processor: {**noise.files[processor], "patch_size": patch},
+    }
+    return replace(noise, config=config, files=files, to_train=True, position_gain=20.0)
+
+
+# 12 x 12 visual tokens of 14 px: two cells of Grid Patch a side.
+_MINI_TEXT = {
+    "hidden_size": 96,
+    "intermediate_size": 288,
+    "num_attention_heads": 3,
+    "max_position_embeddings": 1024,
+}
+_MINI_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_MINI_VISION = {"hidden_size": 64, "intermediate_size": 192, "num_heads": 4, "depth": 2}
+_MINI_CLIP = {"hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 3}
+# 24 x 24 visual tokens, one a cell of Grid Patch, as the 7B models have them.
+_SMALL_TEXT = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
+_SMALL_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_SMALL_VISION = {"hidden_size": 256, "intermediate_size": 768, "num_heads": 4, "depth": 6}
+_SMALL_CLIP = {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 4, "num_hidden_layers": 7}
+
+RECIPES: Mapping[str, Recipe] = {
+    **_NOISE,
+    "qwen2_5_vl-mini": _qwen_to_train(
+        {
+            **_MINI_TEXT,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 1,
+            "rope_parameters": {**_MINI_ROPE, "mrope_section": [4, 6, 6]},
+        },
+        _MINI_VISION,
+        patch=14,
+        merge=1,
+        side=168,
+    ),
+    "llava-mini": _llava_to_train(
+        {**_MINI_TEXT, "num_hidden_layers": 3, "num_key_value_heads": 3, "rope_parameters": _MINI_ROPE},
+        _MINI_CLIP,
+        patch=14,
+        side=168,
+    ),
+    "qwen2_5_vl-small": _qwen_to_train(
+        {**_SMALL_TEXT, "rope_parameters": {**_SMALL_ROPE, "mrope_section": [8, 12, 12]}},
+        _SMALL_VISION,
+        patch=14,
+        merge=1,
+        side=336,
+    ),
+    "llava-small": _llava_to_train({**_SMALL_TEXT, "rope_parameters": _SMALL_ROPE}, _SMALL_CLIP, patch=14, side=336),
 }
