@@ -39,6 +39,7 @@ class Plan:
     trained_on: str | None
     limit: int | None
     seed: int
+    training: Mapping[str, Any] | None = None  # how the checkpoint was trained, for run.json
     origin: str = "run"
 
     @property
@@ -69,6 +70,7 @@ def make_plan(
     frame: Frame | None,
     frame_source: str | None,
     trained_on: str | None = None,
+    training: Mapping[str, Any] | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> Plan:
@@ -76,7 +78,21 @@ def make_plan(
     samples = stratified(split.samples, limit, seed)
     prompts = tuple(make_prompt(task, variant, sample) for sample in samples)
     return Plan(
-        task, variant, model, identity, frame, frame_source, split, samples, prompts, trained_on, limit, seed
+        *(
+            task,
+            variant,
+            model,
+            identity,
+            frame,
+            frame_source,
+            split,
+            samples,
+            prompts,
+            trained_on,
+            limit,
+            seed,
+        ),
+        training=training,
     )
 
 
@@ -238,6 +254,7 @@ def new_meta(plan: Plan) -> dict[str, Any]:
         | {"prompt": plan.variant.prompt},
         "split": plan.split.name,
         "trained_on": plan.trained_on,
+        "training": None if plan.training is None else dict(plan.training),
         "dataset": {
             "name": plan.split.dataset,
             "fingerprint": plan.split.fingerprint,

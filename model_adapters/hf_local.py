@@ -20,6 +20,7 @@ from evalkit.errors import AdapterError, ConfigError, EvalkitError, Unavailable
 from evalkit.records import Prompt, Reply
 from model_adapters.families import Llava, family_class
 from model_adapters.local_inputs import Encoded, InputMaker, ModelInput, loading
+from model_adapters.lora import ADAPTER_FILE, base_of, is_adapter, with_adapter
 
 _LOG = logging.getLogger(__name__)
 _MODEL_CLASSES = {
@@ -67,6 +68,8 @@ class HfLocal:
         self._batch_size = batch_size
         self._device = _device(self._torch, device)
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        adapter = source if is_adapter(source) else None
+        source = base_of(source) if adapter else source
         with loading(self._name, "config"):
             config = transformers.AutoConfig.from_pretrained(source, **hub)
         if config.model_type != family:
@@ -76,7 +79,9 @@ class HfLocal:
         limits = {k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None}
         self._maker = InputMaker(source, family_type, config, limits, hub, layout)
         model_class = getattr(transformers, _MODEL_CLASSES[family])
-        self._model = _load_model(model_class, source, self._name, {"dtype": dtype, **hub}).to(self._device)
+        model = _load_model(model_class, source, self._name, {"dtype": dtype, **hub})
+        model = with_adapter(model, adapter) if adapter else model
+        self._model = model.to(self._device)
         self._threads_before = self._torch.get_num_threads()
         if self._device.type == "cpu" and self._model.num_parameters() < _ONE_THREAD_PARAMETERS:
             self._torch.set_num_threads(1)
@@ -221,7 +226,7 @@ def _located(checkpoint: str | Path) -> tuple[str, str]:
     """What transformers loads, and the name that replies carry. Raises Unavailable for a missing folder."""
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in ("config.json", ADAPTER_FILE)):
             raise Unavailable(f"{folder} holds no config.json: not a checkpoint that transformers can load.")
         return str(folder), folder.name
     text = str(checkpoint)

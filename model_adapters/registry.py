@@ -1,6 +1,7 @@
 """The model registry: models.yaml -> ModelEntry, what an entry lacks here, and its adapter."""
 
 import hashlib
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evalkit.errors import ConfigError, FrameError, Unavailable
+from evalkit.errors import AdapterError, ConfigError, FrameError, Unavailable
 from evalkit.frames import FRAME_KINDS, Frame, FrameKind
 from evalkit.paths import cache_dir
 from evalkit.records import Adapter
@@ -27,7 +28,7 @@ _ADAPTERS: dict[str, tuple[tuple[str, ...], str, frozenset[str], frozenset[str]]
     ),
 }
 
-
+_TRAINED = "checkpoints/"  # what `evalkit train` makes, below the working folder
 _NUMBER = (int, float)
 _SETTING_TYPES: dict[str, type | tuple[type, ...]] = {
     "reply": (str, int, float),
@@ -149,16 +150,22 @@ class ModelEntry(BaseModel):
         """Whether there is one checkpoint a training task."""
         return "{trained_on}" in (self.checkpoint or "")
 
-    def for_task(self, trained_on: str | None) -> Self:
-        """The entry with its checkpoint settled. Raises ConfigError when `trained_on` does not apply."""
-        if not self.per_task:
-            if trained_on is not None:
-                raise ConfigError(f"{self.name} has one checkpoint for every task: leave --trained-on out.")
+    @property
+    def trained_here(self) -> bool:
+        """Whether `evalkit train` makes its checkpoints, one a training seed."""
+        return (self.checkpoint or "").startswith(_TRAINED)
+
+    def for_task(self, trained_on: str | None, train_seed: int = 0) -> Self:
+        """The entry with its checkpoint settled. Raises ConfigError where an option does not apply."""
+        if train_seed and not self.trained_here:
+            raise ConfigError(f"{self.name} is not trained here and has no training seed: leave it out.")
+        if not self.per_task and trained_on is not None:
+            raise ConfigError(f"{self.name} has one checkpoint for every task: leave --trained-on out.")
+        if not self.trained_here and not self.per_task:
             return self
         assert self.checkpoint is not None
-        return self.model_copy(
-            update={"checkpoint": self.checkpoint.replace("{trained_on}", trained_on or "")}
-        )
+        settled = self.checkpoint.replace("{trained_on}", trained_on or "")
+        return self.model_copy(update={"checkpoint": settled + (f"-seed{train_seed}" if train_seed else "")})
 
     def with_settings(self, settings: dict[str, Any]) -> Self:
         """The entry with options or runtime settings replaced. Raises ConfigError on an unknown one."""
@@ -234,17 +241,24 @@ def missing(entry: ModelEntry) -> str | None:
         return f"needs {' and '.join(absent)}: pip install 'evalkit-vlm[{extra}]'"
     if entry.per_task:
         folder = Path((entry.checkpoint or "").split("{", 1)[0])
-        trained = sorted(p.name for p in folder.glob("*/") if (p / "config.json").exists())
-        return None if trained else f"no checkpoint in {folder}/<task>"
+        trained = sorted(p.name for p in folder.glob("*/") if _is_checkpoint(p))
+        if trained:
+            return None
+        how = f": evalkit train --model {entry.name} --task TASK" if entry.trained_here else ""
+        return f"no checkpoint in {folder}/<task>{how}"
     return _missing_checkpoint(entry)
 
 
 def _missing_checkpoint(entry: ModelEntry) -> str | None:
     checkpoint = entry.checkpoint or ""
     if not checkpoint or checkpoint.startswith("tiny:") or _looks_like_folder(checkpoint):
-        local = Path(checkpoint).expanduser()
-        if _looks_like_folder(checkpoint) and not (local / "config.json").is_file():
-            return f"no checkpoint in {checkpoint}: no config.json there"
+        if _looks_like_folder(checkpoint) and not _is_checkpoint(Path(checkpoint).expanduser()):
+            how = (
+                f"train it: evalkit train --model {entry.name}"
+                if entry.trained_here
+                else "no config.json there"
+            )
+            return f"no checkpoint in {checkpoint}: {how}"
         return None
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
@@ -258,11 +272,52 @@ def _missing_checkpoint(entry: ModelEntry) -> str | None:
 def require_checkpoint(entry: ModelEntry) -> None:
     """Raise Unavailable, in one line that says what to do, when a local checkpoint is not there."""
     checkpoint = entry.checkpoint or ""
-    if _looks_like_folder(checkpoint) and not (Path(checkpoint).expanduser() / "config.json").is_file():
-        raise Unavailable(
-            f"{entry.name}: no checkpoint in {checkpoint} (no config.json there). "
-            "Put a trained checkpoint into that folder, or name another with --checkpoint."
-        )
+    if not _looks_like_folder(checkpoint) or _is_checkpoint(Path(checkpoint).expanduser()):
+        return
+    found = "no config.json there" if Path(checkpoint).expanduser().is_dir() else "no such folder"
+    train = f"Train it: {train_command(entry)}; or put" if checkpoint.startswith(_TRAINED) else "Put"
+    raise Unavailable(
+        f"{entry.name}: no checkpoint in {checkpoint} ({found}). "
+        f"{train} a trained checkpoint into that folder, or name another with --checkpoint."
+    )
+
+
+def train_command(entry: ModelEntry) -> str:
+    """What to type to make the checkpoint of a settled entry, e.g. checkpoints/qwen-klal/line_tracing-seed1."""
+    place, _, seed = (entry.checkpoint or "").partition("-seed")
+    task = "" if place == f"{_TRAINED}{entry.name}" else place.rpartition("/")[2]
+    words = ["evalkit train", f"--model {entry.name}"]
+    words += [f"--task {task}"] if task else []
+    words += [f"--set seed={seed}"] if seed else []
+    return " ".join(words)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def training_of(entry: ModelEntry) -> dict[str, Any] | None:
+    """How the entry's checkpoint was trained, from its training.json; None for one not trained by evalkit."""
+    path = Path(entry.checkpoint or "").expanduser() / "training.json"
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {key: data[key] for key in _TRAINING_KEYS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{path}: not a training.json as evalkit writes it ({error!r}).") from None
+
+
+_TRAINING_KEYS = (
+    "objective",
+    "trained_on",
+    "seed",
+    "steps",
+    "samples_seen",
+    "parameters",
+    "key",
+    "git_commit",
+)
 
 
 def identity(entry: ModelEntry) -> dict[str, Any]:
@@ -283,9 +338,12 @@ def identity(entry: ModelEntry) -> dict[str, Any]:
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """sha256 over names and contents of a checkpoint's files (not of optimiser states below it)."""
+    """sha256 over names and contents of a checkpoint's files.
+
+    Not of optimiser states below it, nor of training.json, which says when and on what it was made.
+    """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name != "training.json"):
         digest.update(f"{path.name}\0{_sha256_file(path)}\n".encode())
     return digest.hexdigest()
 
@@ -317,7 +375,7 @@ def load_adapter(entry: ModelEntry) -> Adapter:
     assert entry.checkpoint is not None
     assert entry.family is not None
     return HfLocal(
-        _local_checkpoint(entry.checkpoint),
+        local_checkpoint(entry.checkpoint),
         entry.family,
         revision=entry.revision,
         **entry.options,
@@ -325,7 +383,8 @@ def load_adapter(entry: ModelEntry) -> Adapter:
     )
 
 
-def _local_checkpoint(checkpoint: str) -> str | Path:
+def local_checkpoint(checkpoint: str) -> str | Path:
+    """What an entry's checkpoint stands for here: a folder, made first for tiny:<recipe>, or a Hub id."""
     if checkpoint.startswith("tiny:"):
         from model_adapters.tiny import tiny_checkpoint
 

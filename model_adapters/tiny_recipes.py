@@ -115,7 +115,9 @@ class Recipe:
     answer_gain: float  # length of the rows of digits, yes and no: many replies then hold what a parser reads
     projector_gain: float  # how loudly the image speaks beside the text
     to_train: bool = False  # the library's initialisation; the gains above are not used
-    position_gain: float = 1.0  # to_train: of CLIP's position embeddings, which start at a 30th of the patches
+    position_gain: float = (
+        1.0  # to_train: of CLIP's position embeddings, which start at a 30th of the patches
+    )
 
 
 _TEXT_CONFIG = {
@@ -244,7 +246,9 @@ _NOISE: Mapping[str, Recipe] = {
 }
 
 
-def _qwen_to_train(text: Mapping[str, Any], vision: Mapping[str, Any], patch: int, merge: int, side: int) -> Recipe:
+def _qwen_to_train(
+    text: Mapping[str, Any], vision: Mapping[str, Any], patch: int, merge: int, side: int
+) -> Recipe:
     """Images of side x side px, patches of `patch` px, tokens of merge x merge patches."""
     noise = _NOISE["qwen2_5_vl"]
     config = dict(noise.config)
@@ -323,5 +327,7 @@ RECIPES: Mapping[str, Recipe] = {
         merge=1,
         side=336,
     ),
-    "llava-small": _llava_to_train({**_SMALL_TEXT, "rope_parameters": _SMALL_ROPE}, _SMALL_CLIP, patch=14, side=336),
+    "llava-small": _llava_to_train(
+        {**_SMALL_TEXT, "rope_parameters": _SMALL_ROPE}, _SMALL_CLIP, patch=14, side=336
+    ),
 }

@@ -73,7 +73,10 @@ def test_missing_checkpoint_says_where(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entry = get_entry("qwen-klal").for_task("line_tracing")
     if missing(get_entry("tiny-qwen")) is None:  # torch is here
-        assert missing(entry) == "no checkpoint in checkpoints/qwen-klal/line_tracing: no config.json there"
+        assert missing(entry) == (
+            "no checkpoint in checkpoints/qwen-klal/line_tracing: "
+            "train it: evalkit train --model qwen-klal --task line_tracing"
+        )
         with pytest.raises(Unavailable, match=r"no checkpoint in checkpoints/qwen-klal/line_tracing"):
             load_adapter(entry)
     (tmp_path / "checkpoints/qwen-klal/grid_patch").mkdir(parents=True)

@@ -56,7 +56,8 @@ def test_a_failed_rename_is_not_hidden(tmp_path, monkeypatch):
 
 def test_unknown_family(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"No tiny checkpoint of family 'molmo'. There are: qwen2_5_vl, llava"
+        ConfigError,
+        match=r"No tiny checkpoint 'molmo'. There are: qwen2_5_vl, llava, qwen2_5_vl-mini, llava-mini",
     ):
         tiny_checkpoint("molmo", tmp_path)
 

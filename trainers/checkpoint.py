@@ -1,8 +1,8 @@
 """A trained checkpoint on disk: a folder that transformers and vLLM both load, and where it came from.
 
-    OUT/config.json, *.safetensors, tokenizer and image processor   (or adapter_config.json and the adapter)
-    OUT/training.json      spec, data fingerprints, seed, versions, git commit, losses; written last
-    OUT/trainer/           checkpoints with optimiser state, to resume from; TensorBoard logs
+OUT/config.json, *.safetensors, tokenizer and image processor   (or adapter_config.json and the adapter)
+OUT/training.json      spec, data fingerprints, seed, versions, git commit, losses; written last
+OUT/trainer/           checkpoints with optimiser state, to resume from; TensorBoard logs
 """
 
 import json
@@ -22,7 +22,9 @@ _WEIGHTS = (
 )  # fmt: skip
 
 
-def export(model: Any, base: str, revision: str | None, out: Path, training: dict[str, Any], *, merge: bool) -> None:
+def export(
+    model: Any, base: str, revision: str | None, out: Path, training: dict[str, Any], *, merge: bool
+) -> None:
     """Write the finished model to OUT. Existing files are replaced one by one, training.json last.
 
     base:  the folder or Hub id that tokenizer and image processor are copied from, byte for byte.
@@ -41,7 +43,9 @@ def export(model: Any, base: str, revision: str | None, out: Path, training: dic
             restore_vision_tower_keys(folder)
         (folder / TRAINING_FILE).write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
         last = ("config.json", "adapter_config.json", TRAINING_FILE)
-        for path in sorted(folder.iterdir(), key=lambda p: (last.index(p.name) if p.name in last else -1, p.name)):
+        for path in sorted(
+            folder.iterdir(), key=lambda p: (last.index(p.name) if p.name in last else -1, p.name)
+        ):
             path.replace(out / path.name)
 
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 
-class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+class Progress(TrainerCallback):
     """A bar on a terminal, and the history of losses for training.json."""
 
     def __init__(self, label: str, history: list[dict[str, float]]) -> None:

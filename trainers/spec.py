@@ -15,6 +15,7 @@ CONFIGS = Path(__file__).with_name("configs")
 # a bare `gate_proj` Qwen's, and "all-linear" both.
 LANGUAGE_MODEL = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 
+Part = Literal["vision", "projector"]
 Objective = Literal["format", "ntp", "ntp_klal"]
 
 
@@ -60,7 +61,7 @@ class TrainSpec(_Strict):
     klal: KlalSpec = KlalSpec()
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSpec = LoraSpec()
-    freeze: list[Literal["vision", "projector"]] = Field(default_factory=lambda: ["vision", "projector"])
+    freeze: list[Part] = Field(default=["vision", "projector"])
     export: Literal["merged", "adapter"] = "merged"  # of a LoRA
 
     epochs: float | None = Field(default=None, gt=0)
@@ -71,7 +72,9 @@ class TrainSpec(_Strict):
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: float = Field(default=0.03, ge=0, lt=1)  # fraction of the steps
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        default_factory=lambda: [0.9, 0.999]
+    )
     clip: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     attention: str = "sdpa"  # or flash_attention_2; rows are taken beside it
@@ -83,7 +86,6 @@ class TrainSpec(_Strict):
     workers: int = Field(default=0, ge=0)  # processes that prepare images
     keep_in_memory: bool = False  # prepare each image once and keep it in memory: for small sets
     device: str = "auto"
-
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -112,7 +114,22 @@ class TrainSpec(_Strict):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A training YAML with what it extends underneath: `extends: other.yaml` beside it, one level or more."""
+    """A training YAML over what it extends.
+
+    `extends: other.yaml` names a file beside it; `by_task: {TASK: {key: value}}` there holds for that task
+    alone. What the file itself says wins over both.
+    """
+    data = _with_below(path)
+    by_task = data.pop("by_task", {})
+    task = data.get("task")
+    own = by_task.get(task, {}) if isinstance(by_task, dict) and isinstance(task, str) else {}
+    if not isinstance(own, dict):
+        raise ConfigError(f"{path}: by_task.{task}: expected a mapping, found {type(own).__name__}.")
+    itself = {key: value for key, value in load_yaml(path).items() if key not in ("extends", "by_task")}
+    return _merged(_merged(data, own), itself)
+
+
+def _with_below(path: Path) -> dict[str, Any]:
     data = load_yaml(path)
     if (below := data.pop("extends", None)) is None:
         return data
@@ -120,7 +137,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: extends must name a file of the same folder, found {below!r}.")
     if below == path.name:
         raise ConfigError(f"{path}: extends itself.")
-    return _merged(read_config(path.with_name(below)), data)
+    return _merged(_with_below(path.with_name(below)), data)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -150,18 +167,30 @@ def config_files(folder: Path | None = None) -> list[Path]:
     return sorted(path for path in (folder or CONFIGS).glob("*.yaml") if not path.name.startswith("_"))
 
 
-def find_config(model: str, task: str, objective: str | None, folder: Path | None = None) -> Path:
-    """The config that trains `model` (or starts from it) on `task`. Raises ConfigError with what there is."""
-    matches, known = [], set()
-    for path in config_files(folder):
-        data = read_config(path)
-        known.add(f"{data.get('model')} on {data.get('task')}")
-        trains = data.get("model") == model or (data.get("base") == model and objective is not None)
-        if trains and data.get("task") == task and objective in (None, data.get("objective")):
-            matches.append(path)
+def find_config(model: str, task: str | None, objective: str | None, folder: Path | None = None) -> Path:
+    """The config that trains `model` (or, with an objective, starts from it) on `task`.
+
+    task: may be None for a model that has one config. Raises ConfigError with what there is.
+    """
+    configs = [(path, read_config(path)) for path in config_files(folder)]
+    of_model = [
+        (path, data)
+        for path, data in configs
+        if data.get("model") == model or (objective is not None and data.get("base") == model)
+    ]
+    if not of_model:
+        known = ", ".join(sorted({str(data.get("model")) for _, data in configs}))
+        raise ConfigError(f"No training config makes the model {model!r}. Models with configs: {known}.")
+    matches = [
+        path
+        for path, data in of_model
+        if task in (None, data.get("task")) and objective in (None, data.get("objective"))
+    ]
     if len(matches) == 1:
         return matches[0]
-    what = f"model {model!r}, task {task!r}" + (f", objective {objective}" if objective else "")
-    if matches:
-        raise ConfigError(f"Several configs fit {what}: {', '.join(path.name for path in matches)}.")
-    raise ConfigError(f"No training config fits {what}. There are: {', '.join(sorted(known))}.")
+    what = " and ".join(
+        f"{key} {value!r}" for key, value in (("task", task), ("objective", objective)) if value
+    )
+    tasks = ", ".join(sorted({str(data.get("task")) for _, data in of_model}))
+    problem = "Several configs" if matches else "No config"
+    raise ConfigError(f"{problem} of {model!r} with {what or 'no --task'}. Its tasks: {tasks}.")

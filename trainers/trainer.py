@@ -10,9 +10,12 @@ family and any split of a batch; transformers' own scaling differs between Qwen2
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
@@ -23,6 +26,7 @@ from trainers.batches import IGNORED
 from trainers.klal import chosen_layers, klal
 from trainers.spec import KlalSpec
 
+_WEIGHTS = "model.resume.safetensors"
 _ROW_KEYS = ("query_index", "key_index", "key_mask", "target", "klal_weight")
 
 
@@ -43,7 +47,7 @@ class SeededOrder(torch.utils.data.Sampler[int]):
         yield from torch.randperm(self._n, generator=generator).tolist()
 
 
-class KlalTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
+class KlalTrainer(Trainer):
     """Trains on batches of trainers.batches.Collator. `klal_spec` None: NTP alone, with the same code.
 
     Logs `ntp` and `klal` beside `loss`: means over the samples since the last log, over all ranks.
@@ -52,10 +56,16 @@ class KlalTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     loss_is_scaled_for_ga = True  # compute_loss divides by the samples of the whole step itself
 
     def __init__(
-        self, model: Any, args: TrainingArguments, *, klal_spec: KlalSpec | None, attention: str = "sdpa", **rest: Any
+        self,
+        model: Any,
+        args: TrainingArguments,
+        *,
+        klal_spec: KlalSpec | None,
+        attention: str = "sdpa",
+        **rest: Any,
     ) -> None:
         """Raises TrainError for settings under which KLAL would get no gradient, or the wrong scale."""
-        checkpointing = args.gradient_checkpointing_kwargs or {}
+        checkpointing: Any = args.gradient_checkpointing_kwargs or {}
         if args.gradient_checkpointing and checkpointing.get("use_reentrant", False):
             raise TrainError(
                 "Reentrant gradient checkpointing gives KLAL no gradient, silently: "
@@ -72,7 +82,8 @@ class KlalTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         self._sums = {name: torch.zeros((), dtype=torch.float64) for name in ("ntp", "klal", "samples")}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        return SeededOrder(len(train_dataset or self.train_dataset), self.args.seed)
+        samples: Any = self.train_dataset if train_dataset is None else train_dataset
+        return SeededOrder(len(samples), self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> int:
         """The samples of the whole optimiser step, over accumulation and ranks."""
@@ -100,6 +111,39 @@ class KlalTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         # ranks' gradients are averaged, not added: each rank's share is scaled up to make the sum
         loss = total.sum() * self.args.world_size / samples
         return (loss, outputs) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint to resume from, under the names that the model has in memory.
+
+        save_pretrained writes published names, which Trainer's resume does not translate back: it would warn
+        and go on from the weights it started with.
+        """
+        if not self._plain or state_dict is not None:
+            super()._save(output_dir, state_dict)
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        model: Any = self.model
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(model, str(folder / _WEIGHTS))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load what `_save` wrote. Raises TrainError unless every weight is there."""
+        weights = Path(resume_from_checkpoint) / _WEIGHTS
+        if not self._plain:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        try:
+            whole: Any = self.model if model is None else model
+            load_model(whole, str(weights), strict=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise TrainError(
+                f"{weights}: not the weights of this model ({str(error).splitlines()[0]})."
+            ) from None
+
+    @property
+    def _plain(self) -> bool:
+        """A whole model on each device: neither adapters nor shards."""
+        return not hasattr(self.model, "peft_config") and not self.is_fsdp_enabled
 
     def _request(self, places: dict[str, Tensor]) -> RowRequest | None:
         if self._klal is None:
@@ -135,7 +179,9 @@ def ntp_loss(
     Logits are made at the answers' positions alone: with a vocabulary of 150,000 those of the whole
     sequence would be the largest tensor of the step.
     """
-    predicted = (labels != IGNORED).any(0).nonzero()[:, 0]  # positions that hold an answer token in any sample
+    predicted = (
+        (labels != IGNORED).any(0).nonzero()[:, 0]
+    )  # positions that hold an answer token in any sample
     extra = {} if request is None else {"attention_row": request}
     outputs = model(**inputs, **extra, logits_to_keep=predicted - 1, use_cache=False)
     wanted = labels[:, predicted]  # (B, K)

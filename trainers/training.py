@@ -4,7 +4,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +22,15 @@ from evalkit.sampling import stratified
 from evalkit.task import TaskSpec
 from model_adapters.families import family_class
 from model_adapters.local_inputs import InputMaker, loading
-from trainers.batches import Collator, Item, TrainingSet, items_of, longest_input, require_targets, shuffled_answers
+from trainers.batches import (
+    Collator,
+    Item,
+    TrainingSet,
+    items_of,
+    longest_input,
+    require_targets,
+    shuffled_answers,
+)
 from trainers.checkpoint import export, last_complete, read_training
 from trainers.progress import Progress
 from trainers.spec import TrainSpec
@@ -63,9 +73,13 @@ def train(
     if done is not None and not force:
         if done.get("key") == key:
             return done | {"fresh": False}
-        raise TrainError(f"{out} holds another training ({_words(done)}); --force replaces it, --out goes elsewhere.")
+        raise TrainError(
+            f"{out} holds another training ({_words(done)}); --force replaces it, --out goes elsewhere."
+        )
     trainer_folder = _claim(out, key, force)
     started = now()
+    if not sys.stderr.isatty():
+        import_module("transformers").utils.logging.disable_progress_bar()
     history: list[dict[str, float]] = []
     progress = Progress(f"{spec.model} on {spec.trained_on}", history)
     with _threads_kept():
@@ -83,7 +97,12 @@ def train(
             "spec": spec.model_dump(),
             "base": base.identity,
             "data": [
-                {"task": task.name, "split": split.name, "fingerprint": split.fingerprint, "n_split": len(split.samples)}
+                {
+                    "task": task.name,
+                    "split": split.name,
+                    "fingerprint": split.fingerprint,
+                    "n_split": len(split.samples),
+                }
                 for task, split in data
             ],
             "n_samples": len(items),
@@ -92,7 +111,8 @@ def train(
             "parameters": _parameters(trainer.model),
             "versions": versions() | _trainer_versions(),
             "git_commit": git_commit(),
-            "ran_on": machine() | {"device": _device_name(trainer.args.device), "world_size": trainer.args.world_size},
+            "ran_on": machine()
+            | {"device": _device_name(trainer.args.device), "world_size": trainer.args.world_size},
             "started": started,
             "ended": now(),
             "seconds_since_start_or_resume": round(progress.seconds, 1),
@@ -100,7 +120,9 @@ def train(
             "history": history,
         }
         if trainer.args.should_save:
-            export(trainer.model, base.checkpoint, base.revision, out, training, merge=spec.export == "merged")
+            export(
+                trainer.model, base.checkpoint, base.revision, out, training, merge=spec.export == "merged"
+            )
     return training | {"fresh": True}
 
 
@@ -128,14 +150,14 @@ def _claim(out: Path, key: dict[str, Any], force: bool) -> Path:
     return folder
 
 
-class _threads_kept:  # noqa: N801 - reads as a context
+@contextmanager
+def _threads_kept() -> Iterator[None]:
     """Restores torch's thread count, which a small model lowers."""
-
-    def __enter__(self) -> None:
-        self._before = torch.get_num_threads()
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._before)
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _trainer(

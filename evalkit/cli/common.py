@@ -89,3 +89,31 @@ def note(text: str) -> None:
 
 def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def parse_settings(settings: tuple[str, ...], *, structured: bool = False) -> dict[str, Any]:
+    """KEY=VALUE pairs; values are YAML scalars (0.02, true, cuda:0) or {key: number} mappings.
+
+    structured: lists and null are read too, as in a training YAML; else they are text.
+    """
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{setting!r}: expected KEY=VALUE.", param_hint="--set")
+        parsed[key] = _scalar_or_text(value, structured)
+    return parsed
+
+
+def _scalar_or_text(value: str, structured: bool) -> Any:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    if isinstance(loaded, dict):
+        return loaded if all(isinstance(v, int | float) for v in loaded.values()) else value
+    if structured and (loaded is None or isinstance(loaded, list)):
+        return loaded
+    return loaded if isinstance(loaded, bool | int | float) else value

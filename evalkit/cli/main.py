@@ -10,6 +10,7 @@ from evalkit.cli.parse import parse_command
 from evalkit.cli.report import compare_command, leaderboard_command, tables_command
 from evalkit.cli.run import run_command
 from evalkit.cli.score import import_command, score_command
+from evalkit.cli.train import train_command
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,6 +31,7 @@ for _command in (
     models_command,
     validate_command,
     data_group,
+    train_command,
     run_command,
     parse_command,
     score_command,

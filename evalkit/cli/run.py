@@ -12,6 +12,7 @@ from evalkit.cli.common import (
     json_option,
     models_option,
     note,
+    parse_settings,
     percent,
     print_json,
     results_option,
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
     "--trained-on", metavar="TASK", help="Which checkpoint of a trained model.  [default: the task]"
 )
 @click.option(
+    "--train-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of models trained here, the checkpoint of this training seed.",
+)
+@click.option(
     "--checkpoint", metavar="PATH", help="A checkpoint folder or Hub id, instead of the registry's."
 )
 @click.option(
@@ -53,6 +61,7 @@ def run_command(
     limit: int | None,
     seed: int,
     trained_on: str | None,
+    train_seed: int,
     checkpoint: str | None,
     settings: tuple[str, ...],
     dry_run: bool,
@@ -76,14 +85,14 @@ def run_command(
     from evalkit.store import RunStore
     from evalkit.task import load_task
     from model_adapters import get_entry, identity, load_adapter
-    from model_adapters.registry import require_checkpoint
+    from model_adapters.registry import require_checkpoint, training_of
 
     task = load_task(task_name, tasks_dir)
     entry = get_entry(model_name, models_file)
     if entry.per_task and checkpoint is None:
         trained_on = trained_on or task.name
         load_task(trained_on, tasks_dir)  # a name that exists
-    entry = _settled(entry, trained_on, checkpoint, _parse_settings(settings))
+    entry = _settled(entry, trained_on, train_seed, checkpoint, parse_settings(settings))
     if not dry_run:
         require_checkpoint(entry)
         _require_runnable(entry)
@@ -98,6 +107,7 @@ def run_command(
         frame=resolve_frame(variant, entry.frame.frame() if entry.frame else None, entry.name),
         frame_source=variant.frame and ("registry" if variant.frame == "model" else "prompt"),
         trained_on=trained_on,
+        training=training_of(entry),
         limit=limit,
         seed=seed,
     )
@@ -117,12 +127,16 @@ def run_command(
 
 
 def _settled(
-    entry: "ModelEntry", trained_on: str | None, checkpoint: str | None, settings: dict[str, Any]
+    entry: "ModelEntry",
+    trained_on: str | None,
+    train_seed: int,
+    checkpoint: str | None,
+    settings: dict[str, Any],
 ) -> "ModelEntry":
     if checkpoint is not None:
         entry = entry.model_copy(update={"checkpoint": checkpoint})
         return entry.with_settings(settings)
-    return entry.for_task(trained_on).with_settings(settings)
+    return entry.for_task(trained_on, train_seed).with_settings(settings)
 
 
 def _require_runnable(entry: "ModelEntry") -> None:
@@ -131,30 +145,6 @@ def _require_runnable(entry: "ModelEntry") -> None:
 
     if entry.adapter is None or entry.retired:
         raise Unavailable(f"{entry.name} cannot be run here: {missing(entry)}.")
-
-
-def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    """KEY=VALUE pairs; values are YAML scalars (0.02, true, cuda:0) or flow mappings."""
-    parsed = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{setting!r}: expected KEY=VALUE.", param_hint="--set")
-        parsed[key] = _scalar_or_text(value)
-    return parsed
-
-
-def _scalar_or_text(value: str) -> Any:
-    """A YAML number, boolean or {key: number} mapping; everything else, `{3}` too, is the text itself."""
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
-    if isinstance(loaded, dict):
-        return loaded if all(isinstance(v, int | float) for v in loaded.values()) else value
-    return loaded if isinstance(loaded, bool | int | float) else value
 
 
 def _execute_visibly(
