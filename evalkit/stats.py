@@ -88,6 +88,20 @@ def paired_bootstrap(
     return cluster_bootstrap(difference.tolist(), clusters, seed=seed)
 
 
+def paired_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], clusters: Sequence[str], *, seed: int = 0
+) -> Interval:
+    """Percentile interval of mean(numerators) / mean(denominators) on the same samples, clustered by image."""
+    if not numerators or len(numerators) != len(denominators):
+        raise ValueError(f"paired samples: {len(numerators)} and {len(denominators)}, need as many, above 0")
+    above, sizes = _cluster_sums(np.asarray(numerators, float), clusters)
+    below, _ = _cluster_sums(np.asarray(denominators, float), clusters)
+    # the same resamples of the same clusters, since both are drawn from one seed
+    ratios = _resampled_means(above, sizes, seed, RESAMPLES) / _resampled_means(below, sizes, seed, RESAMPLES)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Interval(float(low), float(high), "bootstrap, clustered by image", len(numerators), len(sizes))
+
+
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value of McNemar's test from the two discordant counts; 1 when there are none.
 

@@ -41,6 +41,8 @@ class HfLocal:
     min_pixels, max_pixels: limits of Qwen2.5-VL's resize that replace the checkpoint's; the model's
                 declared frame must state the same.
     layout:     how LLaVA makes an image square: pad, as in its training, or crop.
+
+    model, maker, device: the loaded model, its inputs' maker and where it stands, for probes.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class HfLocal:
         self._torch, transformers = _packages()
         self._revision = revision
         self._batch_size = batch_size
-        self._device = _device(self._torch, device)
+        self.device = _device(self._torch, device)
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         adapter = source if is_adapter(source) else None
         source = base_of(source) if adapter else source
@@ -77,13 +79,13 @@ class HfLocal:
                 f"{self._name}: config.json says {config.model_type!r}, asked for as {family!r}."
             )
         limits = {k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None}
-        self._maker = InputMaker(source, family_type, config, limits, hub, layout)
+        self.maker = InputMaker(source, family_type, config, limits, hub, layout)
         model_class = getattr(transformers, _MODEL_CLASSES[family])
         model = _load_model(model_class, source, self._name, {"dtype": dtype, **hub})
         model = with_adapter(model, adapter) if adapter else model
-        self._model = model.to(self._device)
+        self.model = model.to(self.device)
         self._threads_before = self._torch.get_num_threads()
-        if self._device.type == "cpu" and self._model.num_parameters() < _ONE_THREAD_PARAMETERS:
+        if self.device.type == "cpu" and self.model.num_parameters() < _ONE_THREAD_PARAMETERS:
             self._torch.set_num_threads(1)
         self._eos_ids = self._decode_greedily(transformers)
 
@@ -101,8 +103,8 @@ class HfLocal:
                 yield from self._answer(items)
 
     def describe(self) -> Mapping[str, str]:
-        torch, device = self._torch, self._device
-        family = self._maker.family
+        torch, device = self._torch, self.device
+        family = self.maker.family
         limits = {k: str(getattr(family, k)) for k in ("min_pixels", "max_pixels") if hasattr(family, k)}
         if isinstance(family, Llava):
             limits["layout"] = family.layout
@@ -111,30 +113,30 @@ class HfLocal:
             "torch": str(torch.__version__),
             "transformers": version("transformers"),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
             "checkpoint": f"{self._name}@{self._revision}" if self._revision else self._name,
             "threads": str(torch.get_num_threads()),
             **limits,
         }
 
     def close(self) -> None:
-        self._model = None
+        self.model = None
         self._torch.set_num_threads(self._threads_before)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             self._torch.cuda.empty_cache()
 
     def _decode_greedily(self, transformers: Any) -> frozenset[int]:
         """Replace the checkpoint's decoding settings, of which the Hub's differ; returns its EOS ids."""
-        stored = self._model.generation_config
-        eos = stored.eos_token_id if stored.eos_token_id is not None else self._maker.tokenizer.eos_token_id
+        stored = self.model.generation_config
+        eos = stored.eos_token_id if stored.eos_token_id is not None else self.maker.tokenizer.eos_token_id
         ids = [eos] if isinstance(eos, int) else list(eos)
-        self._model.generation_config = transformers.GenerationConfig(
+        self.model.generation_config = transformers.GenerationConfig(
             do_sample=False,
             num_beams=1,
             repetition_penalty=1.0,
             bos_token_id=stored.bos_token_id,
             eos_token_id=ids,
-            pad_token_id=self._maker.pad_token_id,
+            pad_token_id=self.maker.pad_token_id,
         )
         return frozenset(ids)
 
@@ -143,7 +145,7 @@ class HfLocal:
         refused: list[Reply] = []
         for prompt in prompts:
             try:
-                encoded.append(self._maker.encode(prompt))
+                encoded.append(self.maker.encode(prompt))
             except EvalkitError as error:
                 refused.append(self._failed(prompt, str(error)))
         return encoded, refused
@@ -161,7 +163,7 @@ class HfLocal:
         unreadable: list[Reply] = []
         for encoded in batch:
             try:
-                items.append(self._maker.load(encoded))
+                items.append(self.maker.load(encoded))
             except EvalkitError as error:
                 unreadable.append(self._failed(encoded.prompt, str(error)))
         return items, unreadable
@@ -184,7 +186,7 @@ class HfLocal:
             return [
                 self._failed(
                     items[0].prompt,
-                    f"{self._name}: out of memory on {self._device} with one prompt of "
+                    f"{self._name}: out of memory on {self.device} with one prompt of "
                     f"{len(items[0].input_ids)} tokens; a smaller dtype or max_pixels needs less",
                 )
             ]
@@ -194,10 +196,10 @@ class HfLocal:
 
     def _generate(self, items: Sequence[ModelInput]) -> list[list[int]]:
         """New tokens of each item, up to max_new_tokens; after an EOS they are padding."""
-        batch = {name: tensor.to(self._device) for name, tensor in self._maker.collate(items).items()}
-        batch["pixel_values"] = batch["pixel_values"].to(self._model.dtype)
+        batch = {name: tensor.to(self.device) for name, tensor in self.maker.collate(items).items()}
+        batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
         with self._torch.inference_mode():
-            out = self._model.generate(**batch, max_new_tokens=items[0].prompt.max_new_tokens)
+            out = self.model.generate(**batch, max_new_tokens=items[0].prompt.max_new_tokens)
         new: list[list[int]] = out[:, batch["input_ids"].shape[1] :].tolist()
         return new
 
@@ -205,7 +207,7 @@ class HfLocal:
         """output_tokens counts the EOS, as servers do."""
         end = next((i for i, token in enumerate(new) if token in self._eos_ids), None)
         answer = new if end is None else new[:end]
-        text = self._maker.tokenizer.decode(
+        text = self.maker.tokenizer.decode(
             answer, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         usage = {"input_tokens": len(item.input_ids), "output_tokens": len(new) if end is None else end + 1}

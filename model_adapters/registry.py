@@ -253,11 +253,7 @@ def _missing_checkpoint(entry: ModelEntry) -> str | None:
     checkpoint = entry.checkpoint or ""
     if not checkpoint or checkpoint.startswith("tiny:") or _looks_like_folder(checkpoint):
         if _looks_like_folder(checkpoint) and not _is_checkpoint(Path(checkpoint).expanduser()):
-            how = (
-                f"train it: evalkit train --model {entry.name}"
-                if entry.trained_here
-                else "no config.json there"
-            )
+            how = f"train it: {train_command(entry)}" if entry.trained_here else "no config.json there"
             return f"no checkpoint in {checkpoint}: {how}"
         return None
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")

@@ -98,7 +98,7 @@ def test_replies_differ_and_end(adapter, prompts):
 
 def test_what_a_reply_says(family, adapter, prompts, tiny_cache):
     eos = {"llava": "</s>", "qwen2_5_vl": "<|im_end|>"}[family]
-    tokenizer = adapter._maker.tokenizer
+    tokenizer = adapter.maker.tokenizer
     finish_reasons = set()
     for reply in adapter.replies(prompts):
         finish_reasons.add(reply.finish_reason)
@@ -169,7 +169,7 @@ def test_eos_from_the_tokenizer_when_nothing_else_names_it(family, adapter, prom
 
 
 def test_failures_stay_single(adapter, prompts, tmp_path):
-    image_token = adapter._maker.family.image_token
+    image_token = adapter.maker.family.image_token
     (tmp_path / "text.png").write_text("no image")
     whole = prompts[1].image_path.read_bytes()
     (tmp_path / "torn.png").write_bytes(whole[: len(whole) // 2])
@@ -257,7 +257,7 @@ def official_processor(family, folder):
 
 def test_inputs_are_those_of_the_official_processor(family, adapter, tiny_cache, prompts):
     processor = official_processor(family, tiny_checkpoint(family, tiny_cache))
-    maker = adapter._maker
+    maker = adapter.maker
     # LLaVA's would crop what is not square; we pad
     for prompt in [p for p in prompts if family == "qwen2_5_vl" or len(set(p.image_size_wh)) == 1]:
         chat = messages(maker.family, prompt.text)
@@ -270,7 +270,7 @@ def test_inputs_are_those_of_the_official_processor(family, adapter, tiny_cache,
 
 
 def test_llava_prompt_begins_with_bos_once(adapters, prompts):
-    maker = adapters["llava"]._maker
+    maker = adapters["llava"].maker
     ids = maker.encode(prompts[0]).input_ids
     assert ids[0] == maker.tokenizer.bos_token_id
     assert ids.count(maker.tokenizer.bos_token_id) == 1
@@ -285,8 +285,8 @@ def test_a_template_that_writes_bos_itself(adapters, prompts, tiny_cache, tmp_pa
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").write_text("{{- bos_token -}}" + template)
     adapter = HfLocal(folder, "llava", device="cpu")
-    expected = adapters["llava"]._maker.encode(prompts[0]).input_ids
-    assert adapter._maker.encode(prompts[0]).input_ids == expected
+    expected = adapters["llava"].maker.encode(prompts[0]).input_ids
+    assert adapter.maker.encode(prompts[0]).input_ids == expected
 
 
 def test_older_repositories_keep_their_template_in_json(family, adapter, copy, prompts):
@@ -294,13 +294,13 @@ def test_older_repositories_keep_their_template_in_json(family, adapter, copy, p
     (copy / "chat_template.jinja").unlink()
     (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     older = HfLocal(copy, family, device="cpu")
-    assert older._maker.encode(prompts[0]) == adapter._maker.encode(prompts[0])
+    assert older.maker.encode(prompts[0]) == adapter.maker.encode(prompts[0])
 
 
 def test_qwen_positions_are_two_dimensional(adapters, prompts):
     """Visual tokens of a left-padded row stand at (t, row, column); text goes on after the larger side."""
     adapter = adapters["qwen2_5_vl"]
-    maker = adapter._maker
+    maker = adapter.maker
     wide, long = prompts[1], prompts[3]  # 640 x 480 -> 3 x 4 tokens in at most 16
     items = [maker.load(maker.encode(prompt)) for prompt in (wide, long)]
     batch = maker.collate(items)
@@ -311,7 +311,7 @@ def test_qwen_positions_are_two_dimensional(adapters, prompts):
     assert batch["mm_token_type_ids"].tolist() == visual.long().tolist()
     assert visual[0].sum() == 12
     names = ("input_ids", "image_grid_thw", "attention_mask", "mm_token_type_ids")
-    positions, _ = adapter._model.model.get_rope_index(**{name: batch[name] for name in names})
+    positions, _ = adapter.model.model.get_rope_index(**{name: batch[name] for name in names})
     start = int(visual[0].nonzero()[0]) - padding
     t, row, col = positions[:, 0, visual[0]] - start
     assert t.tolist() == [0] * 12
@@ -327,8 +327,8 @@ def test_qwen_pixel_limits_replace_the_checkpoints(tiny_cache, prompts):
     described = adapter.describe()
     assert (described["min_pixels"], described["max_pixels"]) == ("23520", "31360")
     (reply,) = adapter.replies([prompts[0]])  # 120 x 120 -> 168 x 168: 6 x 6 tokens
-    assert len(adapter._maker.encode(prompts[0]).input_ids) == reply.usage["input_tokens"]
-    assert adapter._maker.encode(prompts[0]).input_ids.count(adapter._maker.image_token_id) == 36
+    assert len(adapter.maker.encode(prompts[0]).input_ids) == reply.usage["input_tokens"]
+    assert adapter.maker.encode(prompts[0]).input_ids.count(adapter.maker.image_token_id) == 36
 
 
 def test_describe(family, adapter, tiny_cache):

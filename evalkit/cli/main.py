@@ -7,6 +7,7 @@ from evalkit.cli.common import Group
 from evalkit.cli.data import data_group
 from evalkit.cli.listing import models_command, tasks_command, validate_command
 from evalkit.cli.parse import parse_command
+from evalkit.cli.probe import probe_command
 from evalkit.cli.report import compare_command, leaderboard_command, tables_command
 from evalkit.cli.run import run_command
 from evalkit.cli.score import import_command, score_command
@@ -33,6 +34,7 @@ for _command in (
     data_group,
     train_command,
     run_command,
+    probe_command,
     parse_command,
     score_command,
     import_command,

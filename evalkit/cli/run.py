@@ -22,7 +22,6 @@ from evalkit.cli.common import (
 if TYPE_CHECKING:
     from evalkit.records import Adapter
     from evalkit.runner import Plan
-    from model_adapters import ModelEntry
 
 
 @click.command("run")
@@ -79,38 +78,16 @@ def run_command(
 
     Exit status: 0 done; 1 an error of yours; 2 usage; 3 unfinished.
     """
-    from evalkit.datasets.disk import read_split
-    from evalkit.prompts import resolve_frame
-    from evalkit.runner import execute, make_plan, summary
+    from evalkit.cli.planning import Choice, plan_for
+    from evalkit.runner import execute, summary
     from evalkit.store import RunStore
-    from evalkit.task import load_task
-    from model_adapters import get_entry, identity, load_adapter
-    from model_adapters.registry import require_checkpoint, training_of
+    from model_adapters import load_adapter
 
-    task = load_task(task_name, tasks_dir)
-    entry = get_entry(model_name, models_file)
-    if entry.per_task and checkpoint is None:
-        trained_on = trained_on or task.name
-        load_task(trained_on, tasks_dir)  # a name that exists
-    entry = _settled(entry, trained_on, train_seed, checkpoint, parse_settings(settings))
-    if not dry_run:
-        require_checkpoint(entry)
-        _require_runnable(entry)
-    split = read_split(data_dir, task.dataset, split_name or task.splits[0])
-    variant = task.variant(entry.family)
-    plan = make_plan(
-        task,
-        variant,
-        split,
-        model=entry.model_dump(),
-        identity={} if dry_run and entry.adapter is None else identity(entry),
-        frame=resolve_frame(variant, entry.frame.frame() if entry.frame else None, entry.name),
-        frame_source=variant.frame and ("registry" if variant.frame == "model" else "prompt"),
-        trained_on=trained_on,
-        training=training_of(entry),
-        limit=limit,
-        seed=seed,
+    choice = Choice(
+        *(model_name, task_name, split_name, limit, seed, trained_on, train_seed, checkpoint),
+        settings=parse_settings(settings),
     )
+    entry, plan = plan_for(choice, data_dir, tasks_dir, models_file, runnable=not dry_run)
     folder = results_dir / "runs" / plan.name
     if max_cost is not None and entry.prices is None:
         note(f"{entry.name} has no prices in the registry: --max-cost cannot stop it.")
@@ -124,27 +101,6 @@ def run_command(
     if result["status"] != "complete":
         note(_why_unfinished(result))
         click.get_current_context().exit(EXIT_UNFINISHED)
-
-
-def _settled(
-    entry: "ModelEntry",
-    trained_on: str | None,
-    train_seed: int,
-    checkpoint: str | None,
-    settings: dict[str, Any],
-) -> "ModelEntry":
-    if checkpoint is not None:
-        entry = entry.model_copy(update={"checkpoint": checkpoint})
-        return entry.with_settings(settings)
-    return entry.for_task(trained_on, train_seed).with_settings(settings)
-
-
-def _require_runnable(entry: "ModelEntry") -> None:
-    from evalkit.errors import Unavailable
-    from model_adapters import missing
-
-    if entry.adapter is None or entry.retired:
-        raise Unavailable(f"{entry.name} cannot be run here: {missing(entry)}.")
 
 
 def _execute_visibly(

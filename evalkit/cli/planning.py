@@ -1,0 +1,77 @@
+"""What the options of `run` and `probe` choose: a registry entry, settled, and the plan of its run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evalkit.runner import Plan
+    from model_adapters import ModelEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The options as typed."""
+
+    model: str
+    task: str
+    split: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    trained_on: str | None = None
+    train_seed: int = 0
+    checkpoint: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def plan_for(
+    choice: Choice, data_dir: Path, tasks_dir: Path | None, models_file: Path | None, *, runnable: bool
+) -> "tuple[ModelEntry, Plan]":
+    """The entry and the plan. runnable: raise Unavailable when the model cannot be run here."""
+    from evalkit.datasets.disk import read_split
+    from evalkit.prompts import resolve_frame
+    from evalkit.runner import make_plan
+    from evalkit.task import load_task
+    from model_adapters import get_entry, identity
+    from model_adapters.registry import require_checkpoint, training_of
+
+    task = load_task(choice.task, tasks_dir)
+    entry, trained_on = get_entry(choice.model, models_file), choice.trained_on
+    if entry.per_task and choice.checkpoint is None:
+        trained_on = trained_on or task.name
+        load_task(trained_on, tasks_dir)  # a name that exists
+    entry = _settled(entry, trained_on, choice)
+    if runnable:
+        require_checkpoint(entry)
+        _require_runnable(entry)
+    split = read_split(data_dir, task.dataset, choice.split or task.splits[0])
+    variant = task.variant(entry.family)
+    plan = make_plan(
+        task,
+        variant,
+        split,
+        model=entry.model_dump(),
+        identity={} if not runnable and entry.adapter is None else identity(entry),
+        frame=resolve_frame(variant, entry.frame.frame() if entry.frame else None, entry.name),
+        frame_source=variant.frame and ("registry" if variant.frame == "model" else "prompt"),
+        trained_on=trained_on,
+        training=training_of(entry),
+        limit=choice.limit,
+        seed=choice.seed,
+    )
+    return entry, plan
+
+
+def _settled(entry: "ModelEntry", trained_on: str | None, choice: Choice) -> "ModelEntry":
+    if choice.checkpoint is not None:
+        entry = entry.model_copy(update={"checkpoint": choice.checkpoint})
+        return entry.with_settings(choice.settings)
+    return entry.for_task(trained_on, choice.train_seed).with_settings(choice.settings)
+
+
+def _require_runnable(entry: "ModelEntry") -> None:
+    from evalkit.errors import Unavailable
+    from model_adapters import missing
+
+    if entry.adapter is None or entry.retired:
+        raise Unavailable(f"{entry.name} cannot be run here: {missing(entry)}.")
