@@ -8,6 +8,7 @@ from evalkit.cli.data import data_group
 from evalkit.cli.listing import models_command, tasks_command, validate_command
 from evalkit.cli.parse import parse_command
 from evalkit.cli.probe import probe_command
+from evalkit.cli.replicate import replicate_command
 from evalkit.cli.report import compare_command, leaderboard_command, tables_command
 from evalkit.cli.run import run_command
 from evalkit.cli.score import import_command, score_command
@@ -41,5 +42,6 @@ for _command in (
     compare_command,
     tables_command,
     leaderboard_command,
+    replicate_command,
 ):
     main.add_command(_command)
