@@ -83,14 +83,16 @@ def find_probes(results_dir: Path) -> list[Probe]:
 
 
 def read_maps(folder: Path) -> dict[str, NDArray[Any]]:
-    """sample_ids (K,), grids (K, 2) rows and columns, attention and norm (K, N) float32, NaN beyond rows * cols.
-
+    """sample_ids (K,); grids (K, 2) rows and columns; attention, norm (K, N) float32, NaN beyond rows * cols;
+    extents_xyxy (K, 4), what the tokens cover in pixels of the image, which padding or a crop make unlike it.
     Never unpickles. Raises StoreError.
     """
     path = folder / MAPS_FILE
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in ("sample_ids", "grids", "attention", "norm")}
+            return {
+                name: stored[name] for name in ("sample_ids", "grids", "extents_xyxy", "attention", "norm")
+            }
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
 

@@ -39,6 +39,12 @@ class TokenGrid:
         points = np.asarray(points_xy_px, np.float64)
         return np.asarray(points * self.scale_xy + np.asarray(self.offset_xy), np.float64)
 
+    @property
+    def extent_xyxy(self) -> tuple[float, float, float, float]:
+        """What the tokens cover, in pixels: beyond the image where it is padded, less where it is cropped."""
+        (sx, sy), (ox, oy) = self.scale_xy, self.offset_xy
+        return (0 - ox) / sx, (0 - oy) / sy, (self.cols - ox) / sx, (self.rows - oy) / sy
+
     def token_of(self, points_xy_px: ArrayLike) -> NDArray[np.int64]:
         """(..., 2) pixels -> (...) int64 token index; points on or beyond the border go to the nearest."""
         units = np.floor(self.token_units(points_xy_px)).astype(np.int64)

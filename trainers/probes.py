@@ -17,6 +17,7 @@ from evalkit.errors import EvalkitError
 from evalkit.records import Sample
 from evalkit.targets import marks
 from evalkit.task import TaskSpec
+from model_adapters.families import TokenGrid
 from model_adapters.hf_local import HfLocal
 from trainers.attention import RowRequest, use_row_attention
 from trainers.batches import Collator, Example, Item, make_example
@@ -31,7 +32,7 @@ class Found:
     """
 
     row: dict[str, Any]
-    grid: tuple[int, int]
+    grid: TokenGrid
     attention: NDArray[np.float32] | None = None
     norm: NDArray[np.float32] | None = None
 
@@ -67,9 +68,9 @@ def probe(
                 "answer": answers[sample.sample_id],
             }
             if isinstance(one, str):
-                yield Found(common | {"skipped": one}, (grid.rows, grid.cols))
+                yield Found(common | {"skipped": one}, grid)
             else:
-                yield _found(common, next(measured), one.target > 0, (grid.rows, grid.cols))
+                yield _found(common, next(measured), one.target > 0, grid)
 
 
 def _prepare(adapter: HfLocal, task: TaskSpec, sample: Sample, answer: str, query: str) -> Example | str:
@@ -128,7 +129,7 @@ def _found(
     common: dict[str, Any],
     measured: tuple[Tensor, Tensor, Tensor],
     target: NDArray[np.bool_],
-    grid: tuple[int, int],
+    grid: TokenGrid,
 ) -> Found:
     attention, share, norms = measured
     here = torch.from_numpy(target)

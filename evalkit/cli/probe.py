@@ -228,7 +228,7 @@ def _write_maps(
     ]
     if not kept:
         return
-    most = max(rows * cols for rows, cols in (f.grid for f in kept))
+    most = max(len(f.grid) for f in kept)
 
     def padded(name: str) -> Any:
         flat = [getattr(f, name) for f in kept]
@@ -239,7 +239,8 @@ def _write_maps(
     np.savez_compressed(
         folder / MAPS_FILE,
         sample_ids=np.array([f.row["sample_id"] for f in kept]),
-        grids=np.array([f.grid for f in kept], np.int64),
+        grids=np.array([(f.grid.rows, f.grid.cols) for f in kept], np.int64),
+        extents_xyxy=np.array([f.grid.extent_xyxy for f in kept]),
         attention=padded("attention"),
         norm=padded("norm"),
     )
