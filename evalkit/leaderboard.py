@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 COLUMNS = (
-    "run", "hash", "model", "title", "scale", "origin", "task", "task_title", "split", "trained_on",
+    "run", "hash", "model", "title", "scale", "origin", "task", "task_title", "split", "trained_on", "train_seed",
     "status", "n", "n_split", "n_rows", "accuracy", "low", "high", "interval", "n_clusters",
     "chance", "best_constant", *VERDICTS, "latency_p50_s", "cost_usd", "when", "date", "dataset",
     "floor_cell_accuracy", "mean_iou",
@@ -97,6 +97,7 @@ def _who(meta: Mapping[str, Any]) -> dict[str, Any]:
         "task_title": meta["task"]["title"],
         "split": meta["split"],
         "trained_on": meta["trained_on"],
+        "train_seed": int((meta.get("training") or {}).get("seed", 0)),
     }
 
 
@@ -133,7 +134,7 @@ def best_run(runs: "pd.DataFrame", data: str | None = None) -> "tuple[pd.Series[
     """The run that fills a cell, and the names of the others.
 
     Complete on the whole split, else complete on the largest sample, else unfinished; of equals one on
-    `data` (a fingerprint), then the newest.
+    `data` (a fingerprint), then the first training seed, then the newest.
     """
     if runs.empty:
         return None, []
@@ -142,6 +143,7 @@ def best_run(runs: "pd.DataFrame", data: str | None = None) -> "tuple[pd.Series[
         "_complete": complete,
         "_full": complete & (runs["n"] >= runs["n_split"]),
         "_usual": runs["dataset"] == data,
+        "_first_seed": -runs["train_seed"],
     }
     order = [*keys, "n", "when", "run"]
     ranked = runs.assign(**keys).sort_values(order, ascending=[False] * (len(order) - 1) + [True])

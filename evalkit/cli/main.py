@@ -9,7 +9,7 @@ from evalkit.cli.listing import models_command, tasks_command, validate_command
 from evalkit.cli.parse import parse_command
 from evalkit.cli.probe import probe_command
 from evalkit.cli.replicate import replicate_command
-from evalkit.cli.report import compare_command, leaderboard_command, tables_command
+from evalkit.cli.report import compare_command, figures_command, leaderboard_command, tables_command
 from evalkit.cli.run import run_command
 from evalkit.cli.score import import_command, score_command
 from evalkit.cli.train import train_command
@@ -41,6 +41,7 @@ for _command in (
     import_command,
     compare_command,
     tables_command,
+    figures_command,
     leaderboard_command,
     replicate_command,
 ):

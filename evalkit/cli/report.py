@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from evalkit.cli.common import json_option, percent, print_json, results_option
+from evalkit.cli.common import data_option, json_option, note, percent, print_json, results_option
 
 
 @click.command("compare")
@@ -94,10 +94,18 @@ def _show_pair(first: str, second: str, pair: dict[str, Any]) -> None:
 @click.option(
     "--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/tables]"
 )
+@click.option(
+    "--scale",
+    "scale_name",
+    help="Ours alone, at this scale of `evalkit replicate`, with seeds and paired tests.",
+)
 @results_option
 @json_option
-def tables_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> None:
+def tables_command(out_dir: Path | None, scale_name: str | None, results_dir: Path, as_json: bool) -> None:
     """Tables 1-5 of the paper, ours beside the printed numbers (Markdown and HTML)."""
+    if scale_name is not None:
+        _replica(scale_name, out_dir, results_dir, as_json)
+        return
     from evalkit.leaderboard import load_runs
     from evalkit.report.pages import render, write
     from evalkit.report.paper import load_paper
@@ -111,6 +119,60 @@ def tables_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> No
     if as_json:
         print_json(document | {"files": [str(path) for path in paths]})
         return
+    for path in paths:
+        click.echo(path)
+
+
+def _replica(scale_name: str, out_dir: Path | None, results_dir: Path, as_json: bool) -> None:
+    from evalkit.leaderboard import load_runs
+    from evalkit.report.figures import described
+    from evalkit.report.pages import render, write
+    from evalkit.report.paper import load_paper
+    from evalkit.report.replica import build_replica
+
+    facts = _scale_facts(scale_name)
+    document = build_replica(load_paper(), load_runs(results_dir), results_dir, facts)
+    figures = described(results_dir / "figures")
+    out_dir = out_dir or results_dir / "tables"
+    paths = [
+        write(out_dir / f"{scale_name}.{kind}", render(f"replica.{kind}.j2", document | {"figures": figures}))
+        for kind in ("md", "html")
+    ]
+    if as_json:
+        print_json(document | {"files": [str(path) for path in paths]})
+        return
+    for path in paths:
+        click.echo(path)
+
+
+def _scale_facts(name: str) -> dict[str, str]:
+    from trainers.scale import load_scale
+
+    scale = load_scale(name)
+    return {"name": name, "prefix": scale.prefix, "title": scale.title, "about": scale.about}
+
+
+@click.command("figures")
+@click.option(
+    "--scale", "scale_name", default="paper", show_default=True, help="Whose models: tiny, small, paper."
+)
+@click.option(
+    "--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/figures]"
+)
+@data_option
+@results_option
+def figures_command(scale_name: str, out_dir: Path | None, data_dir: Path, results_dir: Path) -> None:
+    """Figures 3-5 of the paper from stored probes (PNG and SVG)."""
+    from evalkit.report.figures import Drawn, draw_figures
+    from evalkit.report.paper import load_paper
+    from evalkit.report.replica import trios
+
+    facts = _scale_facts(scale_name)
+    footnote = f"{facts['title']}: not the paper's models." if facts["prefix"] else ""
+    drawn = Drawn(out_dir or results_dir / "figures", footnote)
+    paths = draw_figures(results_dir, data_dir, trios(load_paper(), facts["prefix"]), drawn)
+    if not paths:
+        note(f"No probes of these models in {results_dir}: evalkit probe makes them.")
     for path in paths:
         click.echo(path)
 
