@@ -147,6 +147,74 @@ def list_command(data_dir: Path, as_json: bool) -> None:
         note(f"No data in {data_dir}.")
 
 
+@data_group.command("sheet")
+@click.argument("task")
+@click.option("--targets", is_flag=True, help="Draw the target maps of KLAL (Eq. 5) over the samples.")
+@click.option(
+    "--family", default="qwen2_5_vl", show_default=True, help="Whose visual tokens: qwen2_5_vl or llava."
+)
+@click.option(
+    "--layout", type=click.Choice(["pad", "crop"]), default="pad", show_default=True, help="Of llava."
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), help="Of qwen2_5_vl's resize.  [default: the model's]"
+)
+@click.option(
+    "--sigma", type=click.FloatRange(min=0), default=0.7, show_default=True, help="In visual tokens."
+)
+@click.option("--floor", type=click.FloatRange(min=0, max=1, max_open=True), default=0.0, show_default=True)
+@data_option
+def sheet_command(
+    task: str,
+    targets: bool,
+    family: str,
+    layout: str,
+    max_pixels: int | None,
+    sigma: float,
+    floor: float,
+    data_dir: Path,
+) -> None:
+    """Draw a contact sheet of a data set, DATA/TASK/sheet.png, or of its target maps."""
+    from evalkit.datasets import DATASETS
+    from evalkit.datasets.sheet import write_sheet
+    from evalkit.errors import DataError
+
+    if task not in DATASETS:
+        raise DataError(f"No data set named {task!r}. Known: {', '.join(DATASETS)}.")
+    if not targets:
+        click.echo(write_sheet(data_dir, task, _asker(task)))
+        return
+    draw = _target_drawer(task, _token_layout(family, layout, max_pixels), sigma, floor)
+    name = f"targets-{family}{'-crop' if layout == 'crop' else ''}.png"
+    click.echo(write_sheet(data_dir, task, _asker(task), draw, name))
+
+
+def _token_layout(family: str, layout: str, max_pixels: int | None) -> Any:
+    from evalkit.errors import ConfigError
+    from model_adapters.families import Llava, family_class
+
+    kind = family_class(family)
+    if kind is Llava:
+        if max_pixels is not None:
+            raise ConfigError("--max-pixels is of qwen2_5_vl alone.")
+        return Llava(layout=layout)  # type: ignore[arg-type]  # checked by click
+    if layout != "pad":
+        raise ConfigError("--layout is of llava alone.")
+    return kind(max_pixels=max_pixels) if max_pixels else kind()
+
+
+def _target_drawer(task: str, tokens: Any, sigma: float, floor: float) -> Callable[[Sample], Any]:
+    from evalkit.datasets.sheet import Target, draw_target
+    from evalkit.targets import marks, target_map, target_patches
+
+    def draw(sample: Sample) -> Any:
+        grid = tokens.grid(sample.image_size_wh)
+        patches = target_patches(marks(task, sample), grid, sample.sample_id)
+        return draw_target(sample, Target(patches, target_map(patches, sigma, floor), grid.extent_xyxy))
+
+    return draw
+
+
 @data_group.command("show")
 @click.argument("task")
 @click.argument("sample_id")

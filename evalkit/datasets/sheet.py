@@ -2,9 +2,12 @@
 
 import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from evalkit.datasets.disk import read_split, splits_of
@@ -14,6 +17,7 @@ from evalkit.records import Sample
 
 _COLUMNS, _ROWS = 6, 4
 _TILE, _CAPTION, _GAP, _LINE = 240, 36, 14, 19
+_PATCH, _SHADE = (224, 168, 0), (222, 225, 230)
 _INK, _SOFT, _MARK = (29, 33, 38), (91, 100, 112), (0, 150, 80)
 
 
@@ -61,10 +65,51 @@ def _ring(pen: ImageDraw.ImageDraw, point_xy_px: list[float], radius: int, width
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_MARK, width=width)
 
 
-def write_sheet(data_dir: Path, task: str, ask: Callable[[Sample], str]) -> Path:
-    """DATA/TASK/sheet.png: samples spread evenly over test (a tiny set has train alone) with question and gold.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A target map over an image, for draw_target.
+
+    patches: (rows, cols) bool, I_P; values: (rows * cols,) P; extent_xyxy: what the tokens cover, pixels.
+    """
+
+    patches: NDArray[np.bool_]
+    values: NDArray[np.float64]
+    extent_xyxy: tuple[float, float, float, float]
+
+
+def draw_target(sample: Sample, target: Target) -> Image.Image:
+    """The picture, faded, with P in green and the tokens of I_P framed in yellow, as in the paper's Fig. 2.
+
+    What lies beyond the image (padding) is drawn too, in grey.
+    """
+    image = _opened(sample)
+    x0, y0, x1, y1 = (round(v) for v in target.extent_xyxy)
+    canvas = Image.new("RGB", (max(x1, image.width) - min(x0, 0), max(y1, image.height) - min(y0, 0)), _SHADE)
+    left, top = -min(x0, 0), -min(y0, 0)
+    canvas.paste(Image.blend(image, Image.new("RGB", image.size, "white"), 0.35), (left, top))
+    rows, cols = target.patches.shape
+    strength = (255 * 0.8 * target.values.reshape(rows, cols) / target.values.max()).astype(np.uint8)
+    mask = Image.fromarray(strength).resize((x1 - x0, y1 - y0), Image.Resampling.NEAREST)
+    canvas.paste(_MARK, (left + x0, top + y0), mask)
+    pen = ImageDraw.Draw(canvas)
+    wide, high = (x1 - x0) / cols, (y1 - y0) / rows
+    for row, col in np.argwhere(target.patches).tolist():
+        x, y = left + x0 + col * wide, top + y0 + row * high
+        pen.rectangle((x, y, x + wide - 1, y + high - 1), outline=_PATCH, width=max(2, canvas.width // 200))
+    return canvas
+
+
+def write_sheet(
+    data_dir: Path,
+    task: str,
+    ask: Callable[[Sample], str],
+    draw: Callable[[Sample], Image.Image] | None = None,
+    name: str = "sheet.png",
+) -> Path:
+    """DATA/TASK/NAME: samples spread evenly over test (a tiny set has train alone) with question and gold.
 
     ask: a sample's question. Where all ask the same, it stands once, above the samples.
+    draw: how a sample is drawn; by default its image as it is.
     """
     split = "test" if "test" in splits_of(data_dir, task) else "train"
     samples = read_split(data_dir, task, split).samples
@@ -84,11 +129,13 @@ def write_sheet(data_dir: Path, task: str, ask: Callable[[Sample], str]) -> Path
     for i, (sample, question) in enumerate(zip(chosen, questions, strict=True)):
         x = _GAP + i % _COLUMNS * (_TILE + _GAP)
         y = top + i // _COLUMNS * (_TILE + _CAPTION + _GAP)
-        sheet.paste(_opened(sample).resize((_TILE, _TILE), Image.Resampling.LANCZOS), (x, y))
+        tile = (draw or _opened)(sample)
+        tile.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
+        sheet.paste(tile, (x + (_TILE - tile.width) // 2, y + (_TILE - tile.height) // 2))
         caption = _gold(sample) if same else f"{question} {_gold(sample)}"
         pen.text((x, y + _TILE + 4), caption, fill=_INK, font=font)
         pen.text((x, y + _TILE + 21), sample.sample_id, fill=_SOFT, font=small)
-    path = data_dir / task / "sheet.png"
+    path = data_dir / task / name
     try:
         sheet.save(path, optimize=True)
     except OSError as error:
