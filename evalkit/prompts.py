@@ -5,6 +5,7 @@ Templates are sandboxed; an undefined variable is an error.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -133,7 +134,8 @@ def _spoken(value: float, frame: Frame) -> str:
     """A coordinate as a model of that frame states it: whole pixels and cells, 0.61, 61.5."""
     match frame.kind:
         case "grid_24":
-            return str(min(max(round(value), 0), GRID - 1))
+            # the cell that holds the point: index i stands for the middle of [i - 0.5, i + 0.5)
+            return str(min(max(math.floor(value + 0.5), 0), GRID - 1))
         case "unit" | "padded_unit":
             return f"{value:.2f}"
         case "percent":

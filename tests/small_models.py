@@ -28,7 +28,7 @@ def whole_matrices():
         allowed = (
             torch.ones(length, length, dtype=torch.bool).tril() if attention_mask is None else attention_mask
         )
-        weights = logits.masked_fill(~allowed, -1e300).softmax(-1)
+        weights = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min).softmax(-1)
         if matrices is not None:
             matrices[module.layer_idx] = weights
         return (weights @ value).transpose(1, 2).contiguous(), None
