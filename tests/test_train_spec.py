@@ -151,7 +151,7 @@ def test_narrowed():
     scale = narrowed(load_scale("tiny"), ["grid_patch"], ["qwen"], [0])
     keys = [step.key for step in plan(scale, {})]
     assert len(keys) == 10  # data, base, two trainings, three runs, three probes
-    with pytest.raises(ConfigError, match="no task 'joke'. It has: line_intersection"):
+    with pytest.raises(ConfigError, match=r"no task 'joke'\. It has: line_intersection"):
         narrowed(load_scale("tiny"), ["joke"], None, None)
-    with pytest.raises(ConfigError, match="No scale named 'huge'. Known scales: paper, small, tiny"):
+    with pytest.raises(ConfigError, match=r"No scale named 'huge'\. Known scales: paper, small, tiny"):
         load_scale("huge")

@@ -286,3 +286,43 @@ def test_reentrant_checkpointing_and_dropped_columns_are_refused(family, base, d
         )
         with pytest.raises(TrainError, match=message):
             KlalTrainer(model, args, klal_spec=spec().klal)
+
+
+def rank_of_two(rank, port, checkpoint, data_dir, out):
+    import os
+
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    base = Base(checkpoint, "llava", None, {}, "pad", None, {"name": "llava"})
+    train(spec(per_device_batch=2, steps=3), base, data(data_dir), out)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("family", ["llava"])
+@pytest.mark.filterwarnings("ignore")
+def test_two_ranks_train_what_one_does(family, base, data_dir, tmp_path):
+    """2 ranks x 2 accumulation x 2 samples against 1 x 1 x 8: losses and weights."""
+    import socket
+
+    one = train(spec(steps=3), base, data(data_dir), tmp_path / "one")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    words = (port, base.checkpoint, data_dir, tmp_path / "two")
+    ranks = [context.Process(target=rank_of_two, args=(rank, *words)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(240)
+        assert process.exitcode == 0
+    two = json.loads((tmp_path / "two" / "training.json").read_text())
+    assert two["ran_on"]["world_size"] == 2
+    for first, second in zip(one["history"], two["history"], strict=True):
+        for name in ("loss", "ntp", "klal", "grad_norm"):
+            assert second[name] == pytest.approx(first[name], rel=1e-4)
+    alone, shared = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, weight in alone.items():
+        assert torch.allclose(shared[name], weight, atol=5e-5), name

@@ -80,7 +80,6 @@ def test_a_trained_checkpoint_answers_alike_in_vllm(recipe, family, tuning, tmp_
         assert ids == adapter.maker.encode(prompt).input_ids
         assert tokens == ours[prompt.sample_id][: len(tokens)]
         assert len(tokens) == task.max_new_tokens or tokens[-1] in adapter._eos_ids
-    assert len({tuple(tokens) for _, tokens in theirs.values()}) > 1 or recipe.endswith("mini")
 
 
 def vllm_tokens(folder, adapter, prompts):
