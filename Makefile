@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help setup demo test check format tables bench clean
 
 help:
-	@echo "make demo    build the synthetic data, evaluate two tiny models, write leaderboard and tables"
+	@echo "make demo    the paper in miniature on Grid Patch: train, evaluate, probe, tables, figures (6 minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types"
 	@echo "make format  reformat the code"
@@ -26,20 +26,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# BlindTest's images join in where they are at hand: BLINDTEST=<folder with labels.csv and images/>.
-BLINDTEST ?= $(if $(EVALKIT_REAL_DATA),$(EVALKIT_REAL_DATA)/blindtest_line_intersection)
-DEMO_MODELS := tiny-qwen tiny-llava
-DEMO_TASKS := line_intersection line_tracing grid_patch
-
+# The paper's Grid Patch in miniature: base, NTP and NTP + KLAL, trained from scratch, evaluated and probed.
 demo: setup
-	$(BIN)/evalkit data build $(DEMO_TASKS) --workers 2 --sheet
-	$(if $(wildcard $(BLINDTEST)/labels.csv),$(BIN)/evalkit data import line_intersection $(BLINDTEST) --name blindtest)
-	@set -e; for model in $(DEMO_MODELS); do for task in $(DEMO_TASKS); do \
-	  $(BIN)/evalkit run --model $$model --task $$task; done; done
-	$(if $(wildcard $(BLINDTEST)/labels.csv),@set -e; for model in $(DEMO_MODELS); do \
-	  $(BIN)/evalkit run --model $$model --task line_intersection --split blindtest; done)
-	$(BIN)/evalkit tables
-	$(BIN)/evalkit leaderboard
+	$(BIN)/evalkit replicate --scale tiny --task grid_patch --family qwen --seed 0
+	@sed -n '/^## Table 2/,/^## Table 3/p' results/replicate-tiny/tables/tiny.md | sed '$$d'
+	@ls results/replicate-tiny/figures/*.png results/replicate-tiny/tables/tiny.html
 
 test: setup
 	$(BIN)/python -m pytest
@@ -63,6 +54,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.parser_fuzz
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.kill_resume
+	$(BIN)/python -m benchmarks.klal_step
 	$(if $(EVALKIT_REAL_DATA),$(BIN)/python -m benchmarks.parser_agreement)
 
 clean:

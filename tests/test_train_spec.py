@@ -150,7 +150,7 @@ def test_the_tiny_plan_has_three_seeds_on_grid_patch():
 def test_narrowed():
     scale = narrowed(load_scale("tiny"), ["grid_patch"], ["qwen"], [0])
     keys = [step.key for step in plan(scale, {})]
-    assert len(keys) == 10  # data, base, two trainings, three runs, three probes
+    assert len(keys) == 12  # three data sets for the base, base, two trainings, three runs, three probes
     with pytest.raises(ConfigError, match=r"no task 'joke'\. It has: line_intersection"):
         narrowed(load_scale("tiny"), ["joke"], None, None)
     with pytest.raises(ConfigError, match=r"No scale named 'huge'\. Known scales: paper, small, tiny"):

@@ -68,7 +68,10 @@ def load_scale(name: str) -> Scale:
 def narrowed(
     scale: Scale, tasks: list[str] | None, families: list[str] | None, seeds: list[int] | None
 ) -> Scale:
-    """The scale with fewer tasks, families or seeds. Raises ConfigError for one it has not."""
+    """The scale with fewer tasks, families or seeds; the base still learns the form of all tasks' answers.
+
+    Raises ConfigError for one it has not.
+    """
     for chosen, known, what in ((tasks, scale.tasks, "task"), (families, scale.families, "family")):
         if unknown := [name for name in chosen or () if name not in known]:
             raise ConfigError(f"This scale has no {what} {unknown[0]!r}. It has: {', '.join(known)}.")
@@ -77,7 +80,6 @@ def narrowed(
         update={
             "tasks": kept,
             "families": [family for family in scale.families if not families or family in families],
-            "data": {task: n for task, n in scale.data.items() if task in kept},
             "seeds": {task: seeds or scale.seeds.get(task, [0]) for task in kept},
         }
     )
