@@ -191,7 +191,7 @@ def sheet_command(
 
 def _token_layout(family: str, layout: str, max_pixels: int | None) -> Any:
     from evalkit.errors import ConfigError
-    from model_adapters.families import Llava, family_class
+    from model_adapters.families import Llava, Qwen25VL, family_class
 
     kind = family_class(family)
     if kind is Llava:
@@ -200,7 +200,7 @@ def _token_layout(family: str, layout: str, max_pixels: int | None) -> Any:
         return Llava(layout=layout)  # type: ignore[arg-type]  # checked by click
     if layout != "pad":
         raise ConfigError("--layout is of llava alone.")
-    return kind(max_pixels=max_pixels) if max_pixels else kind()
+    return Qwen25VL(max_pixels=max_pixels) if max_pixels else Qwen25VL()
 
 
 def _target_drawer(task: str, tokens: Any, sigma: float, floor: float) -> Callable[[Sample], Any]:

@@ -209,7 +209,7 @@ def _layers(task: str, probes: Sequence[Probe], trios: Sequence[Trio], drawn: Dr
                     )
             axes.set_xlim(left=0.7)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_ylim(0, 1) if j else axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.03) if j else axes.set_ylim(bottom=0)
             if j == 0:
                 axes.set_title(trio.title)
                 axes.axhline(1, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
@@ -310,8 +310,8 @@ def _picture(axes: "Axes", sample: Sample) -> Any:
     return pixels
 
 
-def _overlay(axes: "Axes", sample: Sample, panel: _Panel, values: Any) -> None:
-    """A map over the faded image, its own range from 0 to the largest value."""
+def _overlay(axes: "Axes", sample: Sample, panel: _Panel, values: Any, peak: float) -> None:
+    """A map over the faded image, from 0 to `peak`; the square root lets what is faint be seen."""
     pixels = _picture(axes, sample)
     axes.imshow(np.full_like(pixels, 255), alpha=0.35, extent=(0, pixels.shape[1], pixels.shape[0], 0))
     x0, y0, x1, y1 = panel.extent_xyxy
@@ -324,7 +324,7 @@ def _overlay(axes: "Axes", sample: Sample, panel: _Panel, values: Any) -> None:
 
 
 def _answered(axes: "Axes", stage: str, panel: _Panel, *, label: bool) -> None:
-    answer = plain(panel.answer)
+    answer = plain(panel.answer.strip())
     answer = answer if len(answer) <= 22 else answer[:21] + "…"
     if label:
         axes.text(0.5, 1.13, LABELS[stage], transform=axes.transAxes, ha="center", weight="bold")
@@ -343,12 +343,19 @@ def _fig3(found: Sequence[tuple[str, Sample, dict[str, _Panel]]], trio: Trio, dr
         axes.text(0.5, 1.03, _question(sample), transform=axes.transAxes, ha="center", fontsize=8)
         for j, stage in enumerate(STAGES):
             axes = figure.add_subplot(len(found), 4, 4 * i + j + 2)
-            _overlay(axes, sample, panels[stage], panels[stage].attention)
+            _overlay(axes, sample, panels[stage], panels[stage].attention, _peak(panels))
             _answered(axes, stage, panels[stage], label=i == 0)
     figure.suptitle(
-        f"{trio.title}: attention of the last answer token, mean over heads and layers", fontsize=10
+        f"{trio.title}: attention of the last answer token, mean over heads and layers\n"
+        "(one colour scale a row, square root)\n",
+        fontsize=10,
     )
     return _save(figure, f"fig3-{trio.family}", drawn)
+
+
+def _peak(panels: Mapping[str, _Panel]) -> float:
+    """The largest attention of the three models: they share a colour scale."""
+    return max(float(panel.attention.max()) for panel in panels.values())
 
 
 def _question(sample: Sample) -> str:
@@ -365,16 +372,16 @@ def _fig5(sample: Sample, panels: Mapping[str, _Panel], trio: Trio, name: str, d
     figure = _figure(7.2, 5.4)
     for j, stage in enumerate(STAGES):
         above, below = figure.add_subplot(2, 3, j + 1), figure.add_subplot(2, 3, j + 4)
-        _overlay(above, sample, panels[stage], panels[stage].attention)
+        _overlay(above, sample, panels[stage], panels[stage].attention, _peak(panels))
         _answered(above, stage, panels[stage], label=True)
-        _overlay(below, sample, panels[stage], panels[stage].norm - panels[stage].norm.min())
         low, high = float(panels[stage].norm.min()), float(panels[stage].norm.max())
+        _overlay(below, sample, panels[stage], panels[stage].norm - low, high - low)
         below.text(
             0.5, -0.09, f"norm {low:.1f} to {high:.1f}", transform=below.transAxes, ha="center", fontsize=8
         )
     figure.suptitle(
         f"{trio.title}: attention of the last answer token (above),\nL2 norm of the visual tokens after the last layer "
-        "(below)",
+        "(below, each its own range)",
         fontsize=10,
     )  # fmt: skip
     return _save(figure, name, drawn)

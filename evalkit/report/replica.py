@@ -46,8 +46,15 @@ def build_replica(
         "source": paper.source,
         "tables": [_table(table, by_family, here, results_dir) for table in paper.tables],
         "ran_on": _ran_on(here, results_dir),
-        "trained_on": sorted({f"{run['task_title']}: {run['n']} test samples" for _, run in here.iterrows()}),
+        "tested_on": sorted({f"{run['task_title']} {run['n']}" for _, run in here.iterrows()}),
+        "left_out": _left_out(paper, here),
     }
+
+
+def _left_out(paper: Paper, runs: "pd.DataFrame") -> list[str]:
+    """The tasks of the paper without any run."""
+    tasks = dict.fromkeys(column.task for table in paper.tables for column in table.columns)
+    return [task for task in tasks if task not in set(runs["task"])]
 
 
 def _ran_on(runs: "pd.DataFrame", results_dir: Path) -> list[str]:
