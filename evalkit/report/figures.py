@@ -315,9 +315,9 @@ def _overlay(axes: "Axes", sample: Sample, panel: _Panel, values: Any, peak: flo
     pixels = _picture(axes, sample)
     axes.imshow(np.full_like(pixels, 255), alpha=0.35, extent=(0, pixels.shape[1], pixels.shape[0], 0))
     x0, y0, x1, y1 = panel.extent_xyxy
-    peak = float(values.max()) or 1.0
+    strength = np.sqrt(values / peak) if peak > 0 else np.zeros_like(values)
     axes.imshow(
-        values, cmap="inferno_r", vmin=0, vmax=peak, extent=(x0, x1, y1, y0), alpha=0.25 + 0.7 * values / peak
+        strength, cmap="inferno_r", vmin=0, vmax=1, extent=(x0, x1, y1, y0), alpha=0.2 + 0.7 * strength
     )
     axes.set_xlim(0, pixels.shape[1])
     axes.set_ylim(pixels.shape[0], 0)
@@ -327,12 +327,9 @@ def _answered(axes: "Axes", stage: str, panel: _Panel, *, label: bool) -> None:
     answer = plain(panel.answer.strip())
     answer = answer if len(answer) <= 22 else answer[:21] + "…"
     if label:
-        axes.text(0.5, 1.13, LABELS[stage], transform=axes.transAxes, ha="center", weight="bold")
+        axes.text(0.5, 1.16, LABELS[stage], transform=axes.transAxes, ha="center", weight="bold")
     colour = RIGHT if panel.verdict == "correct" else WRONG
-    axes.text(
-        0.5, 1.03, f"“{answer}” {panel.verdict}", transform=axes.transAxes, ha="center", color=colour, fontsize=8,
-        parse_math=False,
-    )  # fmt: skip
+    axes.set_title(f"“{answer}” {panel.verdict}", fontsize=8, weight="normal", color=colour, parse_math=False)
 
 
 def _fig3(found: Sequence[tuple[str, Sample, dict[str, _Panel]]], trio: Trio, drawn: Drawn) -> list[Path]:
@@ -340,7 +337,7 @@ def _fig3(found: Sequence[tuple[str, Sample, dict[str, _Panel]]], trio: Trio, dr
     for i, (_, sample, panels) in enumerate(found):
         axes = figure.add_subplot(len(found), 4, 4 * i + 1)
         _picture(axes, sample)
-        axes.text(0.5, 1.03, _question(sample), transform=axes.transAxes, ha="center", fontsize=8)
+        axes.set_title(_question(sample), fontsize=8, weight="normal", parse_math=False)
         for j, stage in enumerate(STAGES):
             axes = figure.add_subplot(len(found), 4, 4 * i + j + 2)
             _overlay(axes, sample, panels[stage], panels[stage].attention, _peak(panels))
