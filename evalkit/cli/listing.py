@@ -94,7 +94,7 @@ def models_command(models_file: Path | None, as_json: bool) -> None:
 def validate_command(
     files: tuple[Path, ...], tasks_dir: Path | None, models_file: Path | None, as_json: bool
 ) -> None:
-    """Check task files, templates, parser examples and the registry; a line for each fault.
+    """Check task files, templates, parser examples, registry, training configs and scales; a line a fault.
 
     FILES are task files, or folders of them; without any, all that come with evalkit are checked.
     """
@@ -113,7 +113,7 @@ def validate_command(
         faults += task_faults(path, families)
     faults += _frame_faults(paths, entries)
     if not files:
-        faults += _paper_faults()
+        faults += _paper_faults() + _training_faults(entries)
     if as_json:
         print_json({"ok": not faults, "faults": faults, "tasks": len(paths), "models": len(entries)})
     else:
@@ -123,6 +123,32 @@ def validate_command(
         note(f"{len(paths)} task files, {len(entries)} models: {found}.")
     if faults:
         click.get_current_context().exit(EXIT_USER_ERROR)
+
+
+def _training_faults(entries: dict[str, Any]) -> list[str]:
+    """Training configs and scales that are not sound, or name models that the registry has not."""
+    from evalkit.errors import ConfigError
+    from trainers.scale import load_scale, scale_names
+    from trainers.spec import config_files, make_spec, read_config
+
+    faults: list[str] = []
+    for path in config_files():
+        try:
+            spec = make_spec(read_config(path), str(path))
+        except ConfigError as error:
+            faults += str(error).splitlines()
+            continue
+        faults += [
+            f"{path}: {key}: no model named {name!r} in the registry."
+            for key, name in (("model", spec.model), ("base", spec.base))
+            if name not in entries
+        ]
+    for name in scale_names():
+        try:
+            load_scale(name)
+        except ConfigError as error:
+            faults += str(error).splitlines()
+    return faults
 
 
 def _frame_faults(paths: list[Path], entries: dict[str, Any]) -> list[str]:
