@@ -82,6 +82,19 @@ def find_probes(results_dir: Path) -> list[Probe]:
     return [read_probe(folder) for folder in folders]
 
 
+def paper_probes(results_dir: Path) -> list[Probe]:
+    """Probes as the paper has them: of the model's own answers, at the last answer token.
+
+    One of each model, task, split, training task and seed: the newest.
+    """
+    found: dict[tuple[Any, ...], Probe] = {}
+    for probe in sorted(find_probes(results_dir), key=lambda p: str(p.meta.get("ended", ""))):
+        meta = probe.meta
+        if (meta.get("answer", "reply"), meta.get("query", "last_answer")) == ("reply", "last_answer"):
+            found[probe.model, meta["task"]["name"], meta["split"], meta["trained_on"], probe.seed] = probe
+    return sorted(found.values(), key=lambda p: p.folder.as_posix())
+
+
 def read_maps(folder: Path) -> dict[str, NDArray[Any]]:
     """sample_ids (K,); grids (K, 2) rows and columns; attention, norm (K, N) float32, NaN beyond rows * cols;
     extents_xyxy (K, 4), what the tokens cover in pixels of the image, which padding or a crop make unlike it.

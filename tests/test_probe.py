@@ -266,6 +266,38 @@ def test_tables_and_figures_of_a_scale(data_dir, tmp_path):
     assert "data:image/png;base64" in html
 
 
+def test_other_probes_and_other_data_stay_out_of_tables_and_figures(data_dir, tmp_path):
+    """A probe of gold answers, an older one, and a run on other data change nothing."""
+    from fixture_runs import write_run
+
+    from evalkit.probes import paper_probes
+
+    ids = write_trio(data_dir, tmp_path)
+    before = [probe.folder for probe in paper_probes(tmp_path)]
+    assert len(before) == 6
+    for name, meta in (("gold", {"answer": "gold"}), ("eos", {"query": "eos"})):
+        folder = tmp_path / "probes" / "tiny-qwen-klal" / f"grid_patch-test-{name}"
+        stored(folder, [row("x", 9.0)], seed=0, task="grid_patch", **meta)
+    assert [probe.folder for probe in paper_probes(tmp_path)] == before
+    write_run(
+        tmp_path, ["wrong"] * len(ids), model="tiny-qwen-klal", scale="tiny", task="grid_patch", sample_ids=ids,
+        hash8="99999999", fingerprint="other", training={"seed": 0}, date="2030-01-01", ran_on={},
+    )  # fmt: skip
+    document = json.loads(evalkit(data_dir, tmp_path, "tables", "--scale", "tiny", "--json").output)
+    group = next(g for g in document["tables"][1]["groups"] if g["name"] == "Qwen2.5-VL")
+    assert group["rows"][2]["cells"][0]["correct"] == 2 * len(ids)
+
+
+def test_a_probe_cannot_point_outside_of_the_runs(data_dir, tmp_path):
+    write_trio(data_dir, tmp_path)
+    for path in (tmp_path / "probes").glob("*/*/probe.json"):
+        meta = json.loads(path.read_text())
+        path.write_text(json.dumps(meta | {"run": "../../../etc"}))
+    result = evalkit(data_dir, tmp_path, "figures", "--scale", "tiny")
+    assert result.exit_code == 1
+    assert "lies outside of" in result.output
+
+
 def test_no_probes_no_figures(data_dir, tmp_path):
     result = evalkit(data_dir, tmp_path, "figures", "--scale", "tiny")
     assert result.exit_code == 0

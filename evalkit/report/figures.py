@@ -16,7 +16,7 @@ import numpy as np
 
 from evalkit.datasets.disk import read_split
 from evalkit.errors import StoreError, Unavailable
-from evalkit.probes import Probe, find_probes, read_maps
+from evalkit.probes import Probe, paper_probes, read_maps
 from evalkit.records import Sample
 from evalkit.report.pages import plain
 from evalkit.store import read_rows
@@ -54,7 +54,7 @@ def draw_figures(results_dir: Path, data_dir: Path, trios: Sequence[Trio], drawn
         import matplotlib
     except ImportError:
         raise Unavailable("Figures need matplotlib: pip install 'evalkit-vlm[figures]'.") from None
-    probes = find_probes(results_dir)
+    probes = paper_probes(results_dir)
     tasks = list(dict.fromkeys(probe.meta["task"]["name"] for probe in probes))
     paths: list[Path] = []
     # our own canvas, no window; SVG without a date and with ids that do not change
@@ -288,9 +288,12 @@ def _crowding(sample: Sample) -> int:
 def _panel(results_dir: Path, probe: Probe, maps: Mapping[str, Any], sample_id: str) -> _Panel:
     k = maps["sample_ids"].tolist().index(sample_id)
     rows, cols = maps["grids"][k].tolist()
-    verdicts = {
-        row["sample_id"]: row["verdict"] for row in read_rows(results_dir / "runs" / probe.meta["run"])
-    }
+    run = results_dir / "runs" / probe.meta["run"]
+    if not run.resolve().is_relative_to((results_dir / "runs").resolve()):
+        raise StoreError(
+            f"{probe.folder}: its run {probe.meta['run']!r} lies outside of {results_dir / 'runs'}."
+        )
+    verdicts = {row["sample_id"]: row["verdict"] for row in read_rows(run)}
     return _Panel(
         attention=maps["attention"][k, : rows * cols].reshape(rows, cols),
         norm=maps["norm"][k, : rows * cols].reshape(rows, cols),

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from evalkit.probes import Probe, find_probes, norm_ratio
+from evalkit.leaderboard import usual_data
+from evalkit.probes import Probe, norm_ratio, paper_probes
 from evalkit.report.figures import STAGES, Trio, own
 from evalkit.report.paper import Column, Group, Paper, PaperTable
 from evalkit.stats import accuracy_interval, mcnemar_exact
@@ -111,7 +112,9 @@ def _accuracy_rows(
 
 
 def _about(runs: "pd.DataFrame", model: str, column: Column) -> "pd.DataFrame":
-    here = runs[(runs["model"] == model) & (runs["task"] == column.task) & (runs["split"] == column.split)]
+    """The model's runs of a column, on the data that most models were run on: pairs need the same samples."""
+    of_column = runs[(runs["task"] == column.task) & (runs["split"] == column.split)]
+    here = of_column[(of_column["model"] == model) & (of_column["dataset"] == usual_data(of_column))]
     trained = here["trained_on"]
     return here[trained.isna() | (trained == (column.trained_on or column.task))]
 
@@ -194,7 +197,7 @@ def _ratio_rows(
 ) -> list[dict[str, Any]]:
     """Table 5 from probes of Line Intersection: one row a stage, the mean over seeds."""
     probes = [
-        p for p in find_probes(results_dir) if p.meta["task"]["name"] == table.columns[0].task and own(p)
+        p for p in paper_probes(results_dir) if p.meta["task"]["name"] == table.columns[0].task and own(p)
     ]
     rows = []
     for stage in STAGES[1:]:
