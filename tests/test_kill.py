@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from functools import partial
 
 from benchmarks.kill_resume import command, kill_and_resume, lines
 from evalkit.datasets.build import build
@@ -20,7 +21,12 @@ def test_kill_and_resume(tmp_path):
 def test_interrupt_leaves_an_unfinished_run(tmp_path):
     build("grid_patch", tmp_path / "data", n=100)
     process = subprocess.Popen(
-        command(tmp_path, latency_s=0.05), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(tmp_path, latency_s=0.05),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts background jobs with Ctrl-C ignored, and children inherit that
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while len(list(lines(tmp_path / "log.jsonl"))) < 3 and time.monotonic() < deadline:
