@@ -1,6 +1,7 @@
 """KlalTrainer: one loss and gradient for every split of a batch, resume to the same weights, what LoRA touches."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -252,6 +253,23 @@ def test_the_base_learns_the_form_of_answers_alone(family, base, data_dir, tmp_p
         assert mixed != right
 
 
+def test_answers_are_dealt_alike_in_every_process():
+    """Python's sets are ordered by a hash that differs between processes; the dealing must not be."""
+    script = (
+        "from types import SimpleNamespace as N; from trainers.batches import Item, shuffled_answers\n"
+        "items = [Item(N(name=t), i, f'{t}{i}') for i in range(9) for t in ('grid', 'lines', 'nodes', 'points')]\n"
+        "print([item.answer for item in shuffled_answers(items, 0)])"
+    )
+    dealt = set()
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        dealt.add(done.stdout)
+    assert len(dealt) == 1
+
+
 @pytest.mark.parametrize("family", ["llava"])
 def test_bad_settings(family, base, data_dir, tmp_path):
     with pytest.raises(ConfigError, match=r"lora.modules 'nothing'"):
@@ -289,8 +307,6 @@ def test_reentrant_checkpointing_and_dropped_columns_are_refused(family, base, d
 
 
 def rank_of_two(rank, port, checkpoint, data_dir, out):
-    import os
-
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip

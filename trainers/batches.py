@@ -69,7 +69,7 @@ def shuffled_answers(items: Sequence[Item], seed: int) -> list[Item]:
     """The same questions with each task's answers dealt out at random: only their form can be learnt."""
     rng = np.random.default_rng([seed, 0x0F0F])
     dealt = list(items)
-    for name in {item.task.name for item in items}:
+    for name in dict.fromkeys(item.task.name for item in items):  # in order: a set's would vary by process
         places = [i for i, item in enumerate(items) if item.task.name == name]
         for place, other in zip(places, rng.permutation(places).tolist(), strict=True):
             dealt[place] = Item(items[place].task, items[place].sample, items[other].answer)

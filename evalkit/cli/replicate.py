@@ -47,13 +47,10 @@ def replicate_command(
     steps = plan(scale, at_hand)
     work = [Command(step.key, (*step.words, *folders), step.needs) for step in steps]
     everything = tuple(command.key for command in work)
-    work += [
-        Command(name, (*words, *folders), everything, always=True)
-        for name, words in (
-            ("figures", ("figures", "--scale", scale_name)),
-            ("tables", ("tables", "--scale", scale_name)),
-            ("leaderboard", ("leaderboard",)),
-        )
+    work += [  # in turn: the tables show the figures
+        Command("figures", ("figures", "--scale", scale_name, *folders), everything, always=True),
+        Command("tables", ("tables", "--scale", scale_name, *folders), ("figures",), always=True),
+        Command("leaderboard", ("leaderboard", *folders), everything, always=True),
     ]
     for task in left_out(scale, at_hand):
         note(f"Left out: {task}, its data are not in {data}.")
