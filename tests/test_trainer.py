@@ -192,6 +192,13 @@ def test_unfinished_checkpoints_of_another_training_are_refused(family, base, da
 
 
 @families
+def test_a_start_that_failed_stands_in_nobody_s_way(family, base, data_dir, tmp_path):
+    with pytest.raises(TrainError, match="2 layers"):
+        train(spec(klal={"layers": 3}, limit=8, steps=1), base, data(data_dir), tmp_path)
+    assert train(spec(limit=8, steps=1), base, data(data_dir), tmp_path)["fresh"]
+
+
+@families
 def test_provenance(family, base, data_dir, tmp_path):
     training = train(spec(steps=2, limit=8), base, data(data_dir), tmp_path)
     assert training["spec"]["klal"]["weight"] == 1.0

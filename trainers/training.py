@@ -31,7 +31,7 @@ from trainers.batches import (
     require_targets,
     shuffled_answers,
 )
-from trainers.checkpoint import export, last_complete, read_training
+from trainers.checkpoint import TRAINING_FILE, export, last_complete, read_training
 from trainers.progress import Progress
 from trainers.spec import TrainSpec
 from trainers.trainer import KlalTrainer
@@ -135,10 +135,12 @@ def _claim(out: Path, key: dict[str, Any], force: bool) -> Path:
     folder = out / "trainer"
     marker = folder / _KEY_FILE
     try:
-        if force and out.exists():
+        if force:
             shutil.rmtree(folder, ignore_errors=True)
-            (out / "training.json").unlink(missing_ok=True)
-        if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) != key:
+            for name in (TRAINING_FILE, "config.json", "adapter_config.json"):
+                (out / name).unlink(missing_ok=True)  # no checkpoint until the new one is whole
+        started = last_complete(folder) is not None
+        if started and (not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != key):
             raise TrainError(
                 f"{folder} holds checkpoints of another training (other settings, data or base): "
                 "--force starts over, --out goes elsewhere."
