@@ -38,7 +38,12 @@ def load_runs(results_dir: Path) -> "pd.DataFrame":
             rows.append({key: _storable(value) for key, value in row.items()})
         except StoreError as error:
             _LOG.warning("%s: left out: %s", folder, error)
-        except (KeyError, TypeError, AttributeError) as error:  # JSON of another shape than a run's
+        except (
+            KeyError,
+            TypeError,
+            AttributeError,
+            ValueError,
+        ) as error:  # JSON of another shape than a run's
             _LOG.warning("%s: left out: not a run as evalkit writes it (%s)", folder, repr(error))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

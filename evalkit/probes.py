@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from evalkit.errors import StoreError
 from evalkit.stats import Interval, cluster_bootstrap, paired_ratio
 
 PROBE_FILE, ROWS_FILE, MAPS_FILE = "probe.json", "rows.jsonl", "maps.npz"
+_MAP_NAMES = ("sample_ids", "grids", "extents_xyxy", "attention", "norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,23 @@ def read_probe(folder: Path) -> Probe:
     path = folder / PROBE_FILE
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
+        _check(meta)
         return Probe(folder, meta, {k: row for k, row in read_rows(folder).items() if "ratio" in row})
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: not a probe as evalkit writes it ({error!r}).") from None
+
+
+def _check(meta: dict[str, Any]) -> None:
+    """What tables and figures rely on. Raises KeyError, TypeError, AttributeError or ValueError."""
+    texts = (
+        meta["model"]["name"], meta["task"]["name"], meta["task"]["title"], meta["split"], meta["run"],
+        meta["dataset"]["name"], meta["dataset"]["fingerprint"], meta["trained_on"] or "",
+    )  # fmt: skip
+    if not all(isinstance(text, str) for text in texts) or not isinstance(meta["summary"]["n"], int):
+        raise TypeError("a name is no text, or n no number")
+    int((meta.get("training") or {}).get("seed", 0))
 
 
 def find_probes(results_dir: Path) -> list[Probe]:
@@ -102,12 +118,16 @@ def read_maps(folder: Path) -> dict[str, NDArray[Any]]:
     """
     path = folder / MAPS_FILE
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {
-                name: stored[name] for name in ("sample_ids", "grids", "extents_xyxy", "attention", "norm")
-            }
-    except (OSError, ValueError, KeyError) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            maps = {name: stored[name] for name in _MAP_NAMES}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
+    k, n = len(maps["sample_ids"]), maps["attention"].shape[-1]
+    shapes = {"grids": (k, 2), "extents_xyxy": (k, 4), "attention": (k, n), "norm": (k, n)}
+    fits = all(maps[name].shape == shape for name, shape in shapes.items())
+    if not fits or not ((maps["grids"] > 0).all() and (maps["grids"].prod(axis=1) <= n).all()):
+        raise StoreError(f"{path}: its arrays do not fit each other.")
+    return maps
 
 
 def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

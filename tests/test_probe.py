@@ -197,6 +197,46 @@ def test_damaged_probes_are_one_line(tmp_path):
         read_probe(tmp_path / "p")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "x"}, {"model": {"name": 3}}, {"training": {"seed": "x"}}, {"training": [1]}, {"task": {"name": "t"}},
+        {"summary": {"n": "many"}}, {"run": None}, {"trained_on": 7},
+    ],
+)  # fmt: skip
+def test_hostile_probes_are_one_line(tmp_path, change):
+    stored(tmp_path / "probes" / "m" / "p", [row("a", 2.0)])
+    path = tmp_path / "probes" / "m" / "p" / "probe.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(StoreError, match=r"probe\.json: (not a probe|cannot be read)"):
+        find_probes(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(StoreError, match=r"probe\.json: not a probe"):
+        find_probes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"grids": np.array([[9, 9]])}, {"grids": np.array([[0, 2]])}, {"norm": np.zeros((1, 3))},
+        {"sample_ids": np.array(["a", "b"])}, {"extents_xyxy": np.zeros((1, 2))},
+    ],
+)  # fmt: skip
+def test_maps_that_do_not_fit(tmp_path, change):
+    sound = {
+        "sample_ids": np.array(["a"]), "grids": np.array([[2, 2]]), "extents_xyxy": np.zeros((1, 4)),
+        "attention": np.zeros((1, 4)), "norm": np.zeros((1, 4)),
+    }  # fmt: skip
+    np.savez(tmp_path / "maps.npz", **sound)
+    assert read_maps(tmp_path)["grids"].tolist() == [[2, 2]]
+    np.savez(tmp_path / "maps.npz", **(sound | change))
+    with pytest.raises(StoreError, match="do not fit each other"):
+        read_maps(tmp_path)
+    (tmp_path / "maps.npz").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_maps(tmp_path)
+
+
 def test_maps_never_unpickle(tmp_path):
     np.savez(tmp_path / "maps.npz", sample_ids=np.array([{"a": 1}], dtype=object))
     with pytest.raises(StoreError, match="cannot be read"):
