@@ -123,9 +123,12 @@ class InputMaker:
 
     def encode(self, prompt: Prompt) -> Encoded:
         """Tokenize, with the visual tokens that the declared image size makes. Raises EvalkitError."""
-        bare = self._tokenize(self._chat(prompt))
         n_visual = len(self.family.grid(prompt.image_size_wh))
-        return Encoded(prompt, expand_placeholder(bare, self.image_token_id, n_visual))
+        return Encoded(prompt, expand_placeholder(self.bare_ids(prompt), self.image_token_id, n_visual))
+
+    def bare_ids(self, prompt: Prompt) -> list[int]:
+        """The chat as token ids with one image placeholder, not expanded yet: what vLLM takes."""
+        return self._tokenize(self._chat(prompt))
 
     def answer_ids(self, prompt: Prompt, answer: str, *, end: bool = True) -> list[int]:
         """The tokens of an answer where it follows its prompt, and the EOS with `end`. Raises AdapterError.
@@ -159,11 +162,7 @@ class InputMaker:
 
     def load(self, encoded: Encoded) -> ModelInput:
         """Open and prepare the image of an encoded prompt. Raises EvalkitError."""
-        prompt = encoded.prompt
-        image = open_rgb(prompt.image_path, prompt.image_size_wh)
-        if isinstance(self.family, Llava) and self.family.layout == "pad":
-            mean = self._images.image_mean
-            image = pad_to_square(image, (int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255)))
+        prompt, image = encoded.prompt, self.image(encoded.prompt)
         made = self._images(images=[image], return_tensors="np")
         if isinstance(self.family, Llava):
             return ModelInput(prompt, encoded.input_ids, made["pixel_values"][0], None)
@@ -174,6 +173,14 @@ class InputMaker:
             "the processor's grid is not the layout's"
         )
         return ModelInput(prompt, encoded.input_ids, made["pixel_values"], (t, rows, cols))
+
+    def image(self, prompt: Prompt) -> Image.Image:
+        """The picture that goes to the image processor, RGB; padded to a square where the layout says so."""
+        image = open_rgb(prompt.image_path, prompt.image_size_wh)
+        if isinstance(self.family, Llava) and self.family.layout == "pad":
+            mean = self._images.image_mean
+            image = pad_to_square(image, (int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255)))
+        return image
 
     def collate(self, items: Sequence[ModelInput]) -> dict[str, Any]:
         """Left-padded CPU tensors of a batch: input_ids, attention_mask (B, S) int64; pixels, grids."""
