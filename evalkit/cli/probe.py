@@ -58,6 +58,13 @@ if TYPE_CHECKING:
 @click.option(
     "--maps", type=click.IntRange(min=0), default=12, show_default=True, help="Keep this many samples' maps."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "vllm", "vllm_server", "hf_local"]),
+    default="auto",
+    show_default=True,
+    help="The engine of the run whose replies are probed; the probe itself runs in transformers.",
+)
 @data_option
 @results_option
 @tasks_option
@@ -76,6 +83,7 @@ def probe_command(
     answer: str,
     query: str,
     maps: int,
+    engine: str,
     data_dir: Path,
     results_dir: Path,
     tasks_dir: Path | None,
@@ -87,15 +95,18 @@ def probe_command(
     The answers are those of the model's stored run on the same samples; `evalkit run` comes first. Rows are
     stored as they come; the same command again does nothing, or finishes what is missing.
     """
-    from evalkit.cli.planning import Choice, plan_for
+    from evalkit.cli.planning import Choice, chosen_entry, plan_for, with_chosen_engine
     from evalkit.provenance import digest
 
     choice = Choice(
         *(model_name, task_name, split_name, limit, seed, trained_on, train_seed, checkpoint),
         settings=parse_settings(settings),
+        engine=engine,
     )
-    entry, plan = plan_for(choice, data_dir, tasks_dir, models_file, runnable=True)
-    _require_local(entry)
+    _, plan = plan_for(choice, data_dir, tasks_dir, models_file, runnable=True)
+    chosen, _ = chosen_entry(choice, plan.task, tasks_dir, models_file)
+    _require_local(chosen)
+    entry, _ = with_chosen_engine(chosen, "hf_local")
     how = {"answer": answer, "query": query, "maps": maps}
     name = f"{plan.name.rpartition('-')[0]}-{digest([plan.name, how])[:8]}"
     folder = results_dir / "probes" / name
@@ -111,8 +122,9 @@ def probe_command(
 
 def _require_local(entry: "ModelEntry") -> None:
     from evalkit.errors import Unavailable
+    from model_adapters.families import FAMILIES
 
-    if entry.adapter != "hf_local":
+    if entry.adapter not in ("local", "hf_local") or entry.family not in FAMILIES:
         raise Unavailable(f"{entry.name} cannot be probed: attention is seen in local checkpoints alone.")
 
 

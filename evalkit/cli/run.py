@@ -46,6 +46,23 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the model's adapter."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "vllm", "vllm_server", "hf_local"]),
+    default="auto",
+    show_default=True,
+    help="What runs a local checkpoint; auto: vLLM where it is installed, else transformers.",
+)
+@click.option(
+    "--base-url", metavar="URL", help="The server to ask: an API's, or a vLLM server that is running."
+)
+@click.option("--rpm", type=click.FloatRange(min=1), help="Of APIs, most requests a minute.")
+@click.option("--tpm", type=click.FloatRange(min=1), help="Of APIs, most tokens a minute.")
+@click.option("--batch", is_flag=True, help="Of APIs, the batch service: half the price, within a day.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Let a checkpoint's own Python code run on this machine."
+)
+@click.option("--force", is_flag=True, help="Ask a model a task that it is not made for.")
 @click.option("--dry-run", is_flag=True, help="Say what would be asked, and ask nothing.")
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="Stop before this is exceeded.")
 @data_option
@@ -63,6 +80,13 @@ def run_command(
     train_seed: int,
     checkpoint: str | None,
     settings: tuple[str, ...],
+    engine: str,
+    base_url: str | None,
+    rpm: float | None,
+    tpm: float | None,
+    batch: bool,
+    trust_remote_code: bool,
+    force: bool,
     dry_run: bool,
     max_cost: float | None,
     data_dir: Path,
@@ -85,9 +109,11 @@ def run_command(
 
     choice = Choice(
         *(model_name, task_name, split_name, limit, seed, trained_on, train_seed, checkpoint),
-        settings=parse_settings(settings),
+        settings=parse_settings(settings) | _given(base_url, rpm, tpm, trust_remote_code),
+        engine=engine,
+        force=force,
     )
-    entry, plan = plan_for(choice, data_dir, tasks_dir, models_file, runnable=not dry_run)
+    entry, plan = plan_for(choice, data_dir, tasks_dir, models_file, runnable=not dry_run, say=note)
     folder = results_dir / "runs" / plan.name
     if max_cost is not None and entry.prices is None:
         note(f"{entry.name} has no prices in the registry: --max-cost cannot stop it.")
@@ -101,6 +127,14 @@ def run_command(
     if result["status"] != "complete":
         note(_why_unfinished(result))
         click.get_current_context().exit(EXIT_UNFINISHED)
+
+
+def _given(
+    base_url: str | None, rpm: float | None, tpm: float | None, trust_remote_code: bool
+) -> dict[str, Any]:
+    """The options that are settings of an adapter, where they were given."""
+    options = {"base_url": base_url, "rpm": rpm, "tpm": tpm, "trust_remote_code": trust_remote_code or None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _execute_visibly(

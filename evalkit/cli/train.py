@@ -118,9 +118,10 @@ def _place(entry: "ModelEntry", spec: "TrainSpec") -> Path:
 def _base_entry(spec: "TrainSpec", checkpoint: str | None, models_file: Path | None) -> "ModelEntry":
     """The entry to start from; of a base trained here, the checkpoint of the same seed."""
     from model_adapters import get_entry
-    from model_adapters.registry import require_checkpoint
+    from model_adapters.checkpoints import require_checkpoint
+    from model_adapters.engines import with_engine
 
-    entry = get_entry(spec.base, models_file)
+    entry, _ = with_engine(get_entry(spec.base, models_file), "hf_local")
     if checkpoint is not None:
         entry = entry.model_copy(update={"checkpoint": checkpoint})
     elif entry.trained_here:
@@ -134,7 +135,7 @@ def _train(
 ) -> dict[str, Any]:
     from evalkit.errors import Unavailable
     from model_adapters import identity
-    from model_adapters.registry import local_checkpoint
+    from model_adapters.checkpoints import local_checkpoint
 
     try:
         from trainers.training import Base, train
