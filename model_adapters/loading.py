@@ -1,13 +1,24 @@
 """Registry entry -> its adapter, ready to answer."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import Unavailable
 from evalkit.records import Adapter
-from model_adapters.checkpoints import local_checkpoint, missing, missing_packages, require_checkpoint
+from model_adapters.checkpoints import (
+    api_key,
+    local_checkpoint,
+    missing,
+    missing_key,
+    missing_packages,
+    require_checkpoint,
+)
 from model_adapters.registry import ModelEntry
 from model_adapters.settings import API_KINDS
+
+if TYPE_CHECKING:
+    from model_adapters.asking import Asker
+    from model_adapters.retry import Limits
 
 
 def load_adapter(entry: ModelEntry, journal: Path | None = None) -> Adapter:
@@ -40,4 +51,37 @@ def _local(entry: ModelEntry) -> Adapter:
 
 
 def _api(entry: ModelEntry, journal: Path | None) -> Adapter:
-    raise NotImplementedError
+    from model_adapters.asking import NetworkModel
+
+    if lacking := missing_key(entry):
+        raise Unavailable(f"{entry.name}: {lacking}.")
+    limits = limits_of(entry)
+    asker = asker_of(entry, limits)
+    return NetworkModel(asker, limits)
+
+
+def limits_of(entry: ModelEntry) -> "Limits":
+    from model_adapters.retry import Limits
+
+    names = ("concurrency", "rpm", "tpm", "timeout_s")
+    return Limits(**{name: entry.runtime[name] for name in names if name in entry.runtime})
+
+
+def asker_of(entry: ModelEntry, limits: "Limits") -> "Asker":
+    """The provider's side of an API entry."""
+    from model_adapters.gemini_api import GeminiAsker
+    from model_adapters.openai_api import OpenAIAsker, PlainDialect
+
+    options = dict(entry.options)
+    shared: dict[str, Any] = {
+        "key": api_key(entry),
+        "base_url": entry.runtime.get("base_url"),
+        "connections": limits.concurrency,
+        "decoding": entry.decoding,
+        "room": options.pop("reasoning_room", 0),
+    }
+    assert entry.checkpoint is not None
+    if entry.adapter == "gemini_api":
+        return GeminiAsker(entry.checkpoint, **options, **shared)
+    dialect = PlainDialect(options.pop("detail", "auto"), options.pop("system", None))
+    return OpenAIAsker(entry.checkpoint, dialect=dialect, **options, **shared)

@@ -78,7 +78,7 @@ KINDS: dict[str, Kind] = {
     "openai_api": Kind(
         ("openai", "aiohttp", "tenacity", "aiolimiter"),
         "api",
-        frozenset({"detail", "token_parameter", "system"}),
+        frozenset({"detail", "token_parameter", "system", "reasoning_room"}),
         _ASKING,
         frozenset({"temperature", "seed", "reasoning_effort"}),
         needs=("checkpoint",),
@@ -86,7 +86,7 @@ KINDS: dict[str, Kind] = {
     "gemini_api": Kind(
         ("google.genai", "aiohttp", "tenacity", "aiolimiter"),
         "api",
-        frozenset({"media_resolution"}),
+        frozenset({"media_resolution", "reasoning_room"}),
         _ASKING,
         frozenset({"temperature", "seed", "thinking_budget", "thinking_level"}),
         needs=("checkpoint",),
@@ -136,6 +136,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "token_parameter": str,
     "system": str,
     "media_resolution": str,
+    "reasoning_room": int,
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "detail": ("auto", "low", "high", "original"),
@@ -164,6 +165,8 @@ def setting_fault(name: str, value: Any) -> str | None:
 def _range_fault(name: str, value: Any) -> str | None:
     if name in _AT_LEAST_1 and not value >= 1:
         return f"{name} must be at least 1, found {value}"
+    if name == "reasoning_room" and value < 0:
+        return f"{name} must be a number of tokens, found {value}"
     if name == "latency_s" and not 0 <= value < 86_400:
         return f"{name} must be a number of seconds, found {value}"
     if name == "timeout_s" and not 0 < value <= 86_400:
