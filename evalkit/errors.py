@@ -8,7 +8,8 @@
     ├── TrainError          a training that cannot start, or would not train what it says
     ├── StoreError          a run folder: locked, damaged or of another run
     └── AdapterError        a model that cannot be loaded or asked
-        └── Unavailable     what this machine lacks for it (a package, a key, a checkpoint)
+        ├── Unavailable     what this machine lacks for it (a package, a key, a checkpoint)
+        └── QuotaExhausted  the provider answers no more until time has passed or somebody has paid
 
 Anything else that is raised is a bug and keeps its traceback. Messages say where, what was
 found, what is allowed and what to do.
@@ -45,6 +46,10 @@ class StoreError(EvalkitError):
 
 class AdapterError(EvalkitError):
     """A model cannot be loaded, or refuses to be asked at all."""
+
+
+class QuotaExhausted(AdapterError):
+    """The provider answers no more for now; the run goes on once there is quota again."""
 
 
 class Unavailable(AdapterError):

@@ -1,6 +1,6 @@
 """The values that travel: Sample -> Prompt -> Reply -> Row; and the Adapter that answers prompts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -58,16 +58,19 @@ class Reply:
     answered_by: str | None = None  # the model name the server returned
     attempts: int = 1
     error: str | None = None
+    batched: bool = False  # answered by a provider's batch service, at its price
 
 
 class Adapter(Protocol):
     """A model that answers prompts. Replies may come in any order, each exactly once.
 
-    A reply counts as paid for once it is yielded: the runner stores it durably before it asks
-    for the next. One item's failure is a Reply with an `error`; an exception ends the run.
+    Prompts are drawn when there is room to ask them: the runner ends a run by handing out no more, and
+    those that were drawn are answered still. A reply counts as paid for once it is yielded: the runner
+    stores it durably before it asks for the next. One item's failure is a Reply with an `error`; an
+    exception ends the run.
     """
 
-    def replies(self, prompts: Sequence[Prompt]) -> Iterator[Reply]: ...
+    def replies(self, prompts: Iterable[Prompt]) -> Iterator[Reply]: ...
 
     def describe(self) -> Mapping[str, str]:
         """What answered and on what: versions, device, dtype, checkpoint; stored in run.json."""

@@ -1,11 +1,12 @@
 """One evaluation, read top to bottom: plan -> ask what is missing -> store each reply -> summary."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from evalkit.costs import Budget, cost_usd
 from evalkit.datasets.disk import Split
 from evalkit.errors import AdapterError, StoreError
 from evalkit.frames import Frame
@@ -107,17 +108,19 @@ def execute(
     store: RunStore,
     load: Callable[[], Adapter],
     progress: Progress | None = None,
-    max_cost_usd: float | None = None,
+    budget: Budget | None = None,
 ) -> dict[str, Any]:
     """Ask what has no answer yet and store each reply before the next counts; returns run.json.
 
     Rows that failed before are asked again. An interrupted or failing adapter leaves a run that
-    the same call finishes; nothing stored is asked twice.
+    the same call finishes; nothing stored is asked twice. A budget is never exceeded by more than
+    a provider charges beyond what was expected of the questions in flight.
     """
     done = {sample_id for sample_id, row in store.rows.items() if row["verdict"] != "failed"}
     todo = [prompt for prompt in plan.prompts if prompt.sample_id not in done]
-    budget = _Budget(max_cost_usd, plan.model.get("prices"), store.rows.values())
-    if not todo or budget.reached:
+    budget = budget or Budget()
+    budget.charge_stored(store.rows.values())
+    if not todo or not budget.has_room_for(todo[0]):
         return _close_run(plan, store, store.read_meta() or new_meta(plan))
     adapter = load()  # before anything is written: a model that cannot be loaded leaves no run
     try:
@@ -136,24 +139,25 @@ def _ask(
     store: RunStore,
     adapter: Adapter,
     todo: list[Prompt],
-    budget: "_Budget",
+    budget: Budget,
     progress: Progress | None,
 ) -> None:
     samples = {sample.sample_id: sample for sample in plan.samples}
     waiting = {prompt.sample_id: prompt for prompt in todo}
     verdicts = Counter(row["verdict"] for row in store.rows.values())
-    for reply in adapter.replies(todo):
-        prompt = waiting.pop(reply.sample_id, None)
-        if prompt is None:
-            raise AdapterError(f"{plan.model['name']} answered {reply.sample_id!r} unasked, or twice.")
-        row = make_row(plan.scorer, samples[reply.sample_id], prompt, reply)
-        store.append(row)
-        verdicts[row["verdict"]] += 1
-        budget.add(row)
-        if progress is not None:
-            progress.update(verdicts)
-        if budget.reached:
-            return
+    left = deque(todo)
+    # a budget that is reserved to the last cent by questions in flight may have room once they are answered
+    while left and budget.has_room_for(left[0]):
+        for reply in adapter.replies(budget.handed(left)):
+            prompt = waiting.pop(reply.sample_id, None)
+            if prompt is None:
+                raise AdapterError(f"{plan.model['name']} answered {reply.sample_id!r} unasked, or twice.")
+            row = make_row(plan.scorer, samples[reply.sample_id], prompt, reply)
+            store.append(row)
+            verdicts[row["verdict"]] += 1
+            budget.charge(row)
+            if progress is not None:
+                progress.update(verdicts)
 
 
 def make_row(scorer: Scorer, sample: Sample, prompt: Prompt, reply: Reply) -> dict[str, Any]:
@@ -173,6 +177,7 @@ def make_row(scorer: Scorer, sample: Sample, prompt: Prompt, reply: Reply) -> di
         "answered_by": reply.answered_by,
         "attempts": reply.attempts,
         "error": reply.error,
+        **({"batched": True} if reply.batched else {}),
     }
 
 
@@ -297,37 +302,7 @@ def settle(meta: dict[str, Any], rows: Any, expected: int) -> dict[str, Any]:
     complete = len(rows) == expected and not counts["failed"]
     meta["counts"] = {verdict: counts[verdict] for verdict in VERDICTS}
     meta["cost_usd"] = cost_usd(meta["model"].get("prices"), rows)
+    meta["answered_by"] = dict(Counter(row["answered_by"] for row in rows if row.get("answered_by")))
     meta["status"] = "complete" if complete else "unfinished"
     meta["ended"] = meta["ended"] or now()  # a run that only was looked at keeps its end
     return meta
-
-
-def cost_usd(prices: Mapping[str, Any] | None, rows: Any) -> float | None:
-    """US dollars for the tokens of these rows, or None where the model has no price."""
-    if prices is None:
-        return None
-    total = 0.0
-    for row in rows:
-        usage = row["usage"]
-        total += usage.get("input_tokens", 0) * prices["input_usd"]
-        total += usage.get("output_tokens", 0) * prices["output_usd"]
-    return total / 1e6
-
-
-class _Budget:
-    """Stops a run before --max-cost: when another reply as dear as the dearest would exceed it."""
-
-    def __init__(self, limit_usd: float | None, prices: Mapping[str, Any] | None, rows: Any) -> None:
-        self._limit, self._prices = limit_usd, prices
-        self._spent = self._dearest = 0.0
-        for row in rows:
-            self.add(row)
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        cost = cost_usd(self._prices, [row]) or 0.0
-        self._spent += cost
-        self._dearest = max(self._dearest, cost)
-
-    @property
-    def reached(self) -> bool:
-        return self._limit is not None and self._spent + self._dearest > self._limit

@@ -15,7 +15,7 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any, Protocol
 
-from evalkit.errors import AdapterError, EvalkitError
+from evalkit.errors import AdapterError, EvalkitError, QuotaExhausted
 from evalkit.records import Prompt, Reply
 from model_adapters.local_inputs import open_rgb
 from model_adapters.retry import Fault, Limits, Policy, Treatment
@@ -68,12 +68,8 @@ class NetworkModel:
             self._service.close()
 
 
-class ProviderQuota(AdapterError):
-    """The provider answers no more until time has passed or somebody has paid; the run can go on then."""
-
-
 def stream(prompts: Iterable[Prompt], asker: Asker, limits: Limits) -> Iterator[Reply]:
-    """Replies as they arrive. Raises AdapterError when no request can be answered, ProviderQuota by quota.
+    """Replies as they arrive. Raises AdapterError when no request can be answered, QuotaExhausted by quota.
 
     Ctrl-C asks nothing more and hands on what is in flight, since that is paid for; again: drops it.
     """
@@ -151,7 +147,7 @@ class _Talk:
         if policy.refused_for_rate:
             _LOG.info("%s: %d requests were refused for rate", self._name, policy.refused_for_rate)
         if self._stop is not None:
-            kind = ProviderQuota if self._stop.treatment is Treatment.QUOTA else AdapterError
+            kind = QuotaExhausted if self._stop.treatment is Treatment.QUOTA else AdapterError
             raise kind(f"{self._name}: {self._stop.message}.")
 
     async def _work(self, policy: Policy) -> None:

@@ -60,14 +60,12 @@ def missing_packages(entry: ModelEntry) -> str | None:
 
 
 def _installed(package: str) -> bool:
-    """find_spec of a submodule raises where its parent is absent."""
-    parent, dot, _ = package.partition(".")
-    if find_spec(parent) is None:
-        return False
-    try:
-        return not dot or find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False
+    """Whether a package can be imported, found out without importing anything: not even its parent."""
+    parent, _, child = package.partition(".")
+    spec = find_spec(parent)
+    if spec is None or not child:
+        return spec is not None
+    return any((Path(place) / child).is_dir() for place in spec.submodule_search_locations or [])
 
 
 # In the order they are looked up.

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Fake:
         self._log = _open_log(log) if log else None
         self._asked_before = _asked(Path(log)) if log else set()
 
-    def replies(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+    def replies(self, prompts: Iterable[Prompt]) -> Iterator[Reply]:
         for prompt in prompts:
             self._note(prompt.sample_id)
             if self._latency_s:

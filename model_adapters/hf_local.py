@@ -8,7 +8,7 @@ Latencies are a batch's time divided by its size.
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import version
@@ -89,7 +89,7 @@ class HfLocal:
             self._torch.set_num_threads(1)
         self._eos_ids = self._decode_greedily(transformers)
 
-    def replies(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
+    def replies(self, prompts: Iterable[Prompt]) -> Iterator[Reply]:
         encoded, refused = self._encode(prompts)
         yield from refused
         # one thread prepares the next batch's images while this one generates
@@ -140,7 +140,7 @@ class HfLocal:
         )
         return frozenset(ids)
 
-    def _encode(self, prompts: Sequence[Prompt]) -> tuple[list[Encoded], list[Reply]]:
+    def _encode(self, prompts: Iterable[Prompt]) -> tuple[list[Encoded], list[Reply]]:
         encoded: list[Encoded] = []
         refused: list[Reply] = []
         for prompt in prompts:

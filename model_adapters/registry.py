@@ -45,7 +45,8 @@ class Prices(BaseModel):
     input_usd: float = Field(ge=0)
     output_usd: float = Field(ge=0)
     batch_factor: float = Field(default=1.0, gt=0, le=1)  # what a request of a batch costs of a live one
-    date: str = Field(pattern=_DATE)
+    date: str = Field(pattern=_DATE)  # when they were read
+    until: str | None = Field(default=None, pattern=_DATE)  # the last day they are announced for
     source: str
 
 

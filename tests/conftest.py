@@ -26,3 +26,16 @@ def tiny_cache(tmp_path_factory) -> Path:
     for family in TINY_FAMILIES:
         tiny_checkpoint(family, cache)
     return cache
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch) -> None:
+    """No test speaks to a provider with the keys of whoever runs it."""
+    for name in (
+        "OPENAI_API_KEY",
+        "GEMINI_API_KEY",
+        "GOOGLE_API_KEY",
+        "OPENAI_BASE_URL",
+        "GOOGLE_GEMINI_BASE_URL",
+    ):
+        monkeypatch.delenv(name, raising=False)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     {"", "errors", "records", "paths", "yamlfile"},
-    {"frames", "parsers", "metrics", "stats", "targets"},
+    {"frames", "parsers", "metrics", "stats", "targets", "costs"},
     {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance"},
     {"runner", "importing", "validate", "leaderboard", "compare", "report", "probes"},
     {"cli", "__main__"},

@@ -62,7 +62,7 @@ def test_models_say_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     rows = {row["name"]: row for row in cli_json("models")}
     assert rows["fake"]["ready"]
-    assert rows["gpt-4o"]["missing"].startswith("no engine")
+    assert rows["gemini-2.0-flash"]["missing"].startswith("retired since 2026-06-01")
     assert not rows["qwen-klal"]["ready"]
     text = cli("models").stdout
     assert "ready  fake" in text

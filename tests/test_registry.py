@@ -1,10 +1,13 @@
 """The model registry: sound as shipped, faults by the line, what is missing here."""
 
+from datetime import date
+
 import pytest
 
 from evalkit.errors import ConfigError, Unavailable
 from evalkit.frames import Frame
 from model_adapters import check_registry, get_entry, identity, load_adapter, load_registry, missing
+from model_adapters.checkpoints import retirement
 from model_adapters.registry import parse_frame
 
 PAPER_MODELS = {
@@ -94,11 +97,25 @@ def test_missing_package(monkeypatch):
         load_adapter(get_entry("tiny-qwen"))
 
 
-def test_no_engine_and_retired():
-    assert "evalkit import" in (missing(get_entry("gpt-4o")) or "")
-    assert "retired since 2026-06-01" in (missing(get_entry("gemini-2.0-flash")) or "")
+def test_no_engine_no_key_retired(monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "m.yaml").write_text("theirs: {adapter: null}")
+    theirs = get_entry("theirs", tmp_path / "m.yaml")
+    assert "evalkit import" in (missing(theirs) or "")
     with pytest.raises(Unavailable, match="no engine"):
-        load_adapter(get_entry("gpt-4o"))
+        load_adapter(theirs)
+    assert missing(get_entry("gemini-2.0-flash")) == (
+        "retired since 2026-06-01; its successor here: gemini-3.8-flash; replies collected earlier: evalkit import"
+    )
+    if "needs" not in (missing(get_entry("gpt-6-luna")) or ""):
+        assert missing(get_entry("gpt-6-luna")) == "no key: set OPENAI_API_KEY"
+        with pytest.raises(Unavailable, match="gpt-6-luna: no key: set OPENAI_API_KEY"):
+            load_adapter(get_entry("gpt-6-luna"))
+
+
+@pytest.mark.parametrize(("day", "gone"), [(date(2027, 1, 13), False), (date(2027, 1, 14), True)])
+def test_a_model_is_retired_from_its_day_on(day, gone):
+    assert (retirement(get_entry("gpt-4o"), day) is not None) == gone
 
 
 def test_identity_follows_what_changes_answers(tmp_path):

@@ -120,15 +120,17 @@ def test_a_truncated_reply_is_never_correct(where, data):
     assert result["correct"] == 0
 
 
-def test_budget_stops_before_it_is_exceeded(where, data, tmp_path):
+def test_budget_asks_nothing_that_could_exceed_it(where, data, tmp_path):
     models = tmp_path / "models.yaml"
     models.write_text(
         "priced: {title: P, adapter: fake, prices: "
         "{input_usd: 1, output_usd: 1, date: '2026-01-01', source: test}}"
     )
-    result = cli_json(
-        "run", "--model", "priced", "--models", models, "--task", "line_intersection", *where, "--max-cost", 0
-    )  # the fake uses no tokens: nothing is spent
+    words = ["run", "--model", "priced", "--models", models, "--task", "line_intersection", *where]
+    result = cli_json(*words, "--max-cost", 0, exit_code=3)
+    assert result["status"] == "unfinished"
+    assert sum(result["verdicts"].values()) == 0
+    result = cli_json(*words, "--max-cost", 1)  # the fake uses no tokens: nothing is spent
     assert result["status"] == "complete"
     assert result["cost_usd"] == 0
 
@@ -159,7 +161,11 @@ def test_coordinates_are_converted_by_the_declared_frame(where, data):
         (["--model", "tiny-qwen", "--set", "batch_size=many"], "batch_size must be int, found 'many'"),
         (["--model", "tiny-qwen", "--set", "batch_size=0"], "batch_size must be at least 1"),
         (["--task", "pixmo_points"], "pixmo_points"),
-        (["--model", "gpt-4o"], "gpt-4o cannot be run here"),
+        (["--model", "gpt-6-luna"], "gpt-6-luna cannot be run here"),
+        (["--model", "glamm-fs-7b", "--task", "refcoco"], "glamm-fs-7b is not made for refcoco"),
+        (["--model", "gpt-6-luna", "--engine", "vllm"], "is not a local checkpoint: leave --engine out"),
+        (["--model", "instructblip-7b", "--engine", "vllm"], "vLLM has no instructblip"),
+        (["--model", "gpt-6-luna", "--set", "timeout_s=0"], "timeout_s must be a number of seconds above 0"),
         (["--model", "gemini-2.0-flash"], "retired since 2026-06-01"),
         (["--model", "qwen-klal", "--trained-on", "line_trace"], "No task named 'line_trace'"),
     ],

@@ -115,6 +115,8 @@ def _require_runnable(entry: "ModelEntry") -> None:
     from evalkit.errors import Unavailable
     from model_adapters import missing
     from model_adapters.checkpoints import retirement
+    from model_adapters.settings import API_KINDS
 
-    if entry.adapter is None or retirement(entry):
+    needs_a_key = entry.adapter in API_KINDS and missing(entry)
+    if entry.adapter is None or retirement(entry) or needs_a_key:
         raise Unavailable(f"{entry.name} cannot be run here: {missing(entry)}.")

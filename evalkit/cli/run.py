@@ -1,6 +1,8 @@
 """evalkit run: one model on one task."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,10 @@ from evalkit.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from evalkit.records import Adapter
+    from evalkit.costs import Budget
+    from evalkit.records import Adapter, Prompt
     from evalkit.runner import Plan
+    from model_adapters import ModelEntry
 
 
 @click.command("run")
@@ -115,17 +119,19 @@ def run_command(
     )
     entry, plan = plan_for(choice, data_dir, tasks_dir, models_file, runnable=not dry_run, say=note)
     folder = results_dir / "runs" / plan.name
-    if max_cost is not None and entry.prices is None:
-        note(f"{entry.name} has no prices in the registry: --max-cost cannot stop it.")
+    costs = _Costs(entry, plan, batch, max_cost)
     if dry_run:
-        _show_plan(plan, folder, as_json)
+        _show_plan(plan, folder, costs, as_json)
         return
+    costs.warn()
     with RunStore(folder) as store:
-        meta = _execute_visibly(plan, store, lambda: load_adapter(entry), max_cost, execute)
+        journal = folder / "batches.jsonl" if batch else None
+        meta = _execute_visibly(plan, store, lambda: load_adapter(entry, journal), costs.budget(), execute)
         result = summary(meta, store.rows, folder)
     show_summary(result, as_json)
+    _warn_of_answers(meta, result)
     if result["status"] != "complete":
-        note(_why_unfinished(result))
+        note(_why_unfinished(result, max_cost))
         click.get_current_context().exit(EXIT_UNFINISHED)
 
 
@@ -141,20 +147,22 @@ def _execute_visibly(
     plan: "Plan",
     store: Any,
     load: Callable[[], "Adapter"],
-    max_cost: float | None,
+    budget: "Budget",
     execute: Callable[..., dict[str, Any]],
 ) -> dict[str, Any]:
     """Run under a progress bar (on a terminal alone); Ctrl-C ends the run in good order."""
     from tqdm import tqdm
 
+    from evalkit.errors import QuotaExhausted
+
     done = sum(row["verdict"] != "failed" for row in store.rows.values())
     label = f"{plan.model['name']} {plan.task.name}"
     with tqdm(total=len(plan.prompts), initial=done, desc=label, unit="sample", disable=None) as bar:
         try:
-            return execute(plan, store, load, _Bar(bar), max_cost)
-        except KeyboardInterrupt:
+            return execute(plan, store, load, _Bar(bar), budget)
+        except (KeyboardInterrupt, QuotaExhausted) as stop:
             bar.close()
-            note("Interrupted.")
+            note("Interrupted." if isinstance(stop, KeyboardInterrupt) else f"Stopped: {stop}")
             meta: dict[str, Any] | None = store.read_meta()
             if meta is None:
                 raise
@@ -172,19 +180,65 @@ class _Bar:
         self._bar.update(1)
 
 
-def _show_plan(plan: "Plan", folder: Path, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What a run may cost: the estimate before it is asked, and the limit while it is."""
+
+    entry: "ModelEntry"
+    plan: "Plan"
+    batch: bool
+    max_usd: float | None
+
+    def budget(self) -> "Budget":
+        from evalkit.costs import Budget
+        from model_adapters.estimate import estimate
+
+        prices = self.entry.prices.model_dump() if self.entry.prices else None
+        if self.max_usd is None or prices is None:
+            return Budget(None, prices)
+        return Budget(
+            self.max_usd, prices, lambda prompt: estimate(self.entry, [prompt]).usd(prices, batch=self.batch)
+        )
+
+    def warn(self) -> None:
+        prices = self.entry.prices
+        if self.max_usd is not None and prices is None:
+            note(f"{self.entry.name} has no prices in the registry: --max-cost cannot stop it.")
+        if prices is not None and prices.until is not None and date.today().isoformat() > prices.until:
+            note(f"The prices of {self.entry.name} were announced until {prices.until}: read them again.")
+
+    def facts(self, to_ask: "list[Prompt]") -> dict[str, Any]:
+        """About what asking these questions costs; empty for models that cost nothing."""
+        from model_adapters.estimate import estimate
+
+        if self.entry.image_tokens is None and self.entry.prices is None:
+            return {}
+        about, prices = estimate(self.entry, to_ask), self.entry.prices
+        return {
+            "input_tokens": about.input_tokens,
+            "output_tokens_at_most": about.output_tokens,
+            "cost_usd_at_most": round(about.usd(prices.model_dump(), batch=self.batch), 4)
+            if prices
+            else None,
+            "prices": f"{prices.source}, read {prices.date}" if prices else "none in the registry",
+        }
+
+
+def _show_plan(plan: "Plan", folder: Path, costs: _Costs, as_json: bool) -> None:
     from evalkit.store import read_rows
 
-    stored = sum(row["verdict"] != "failed" for row in read_rows(folder))
+    stored = {row["sample_id"] for row in read_rows(folder) if row["verdict"] != "failed"}
+    to_ask = [prompt for prompt in plan.prompts if prompt.sample_id not in stored]
     facts = {
         "model": plan.model["name"],
         "task": plan.task.name,
         "split": plan.split.name,
         "n": len(plan.prompts),
         "n_split": len(plan.split.samples),
-        "stored": stored,
-        "to_ask": len(plan.prompts) - stored,
+        "stored": len(stored),
+        "to_ask": len(to_ask),
         "max_new_tokens": plan.task.max_new_tokens,
+        **costs.facts(to_ask),
         "first_prompt": plan.prompts[0].text,
         "run": str(folder),
     }
@@ -192,7 +246,7 @@ def _show_plan(plan: "Plan", folder: Path, as_json: bool) -> None:
         print_json(facts)
         return
     for key, value in facts.items():
-        click.echo(f"{key.replace('_', ' '):<16} {value}")
+        click.echo(f"{key.replace('_', ' '):<21} {'unknown' if value is None else value}")
 
 
 def show_summary(result: Mapping[str, Any], as_json: bool) -> None:
@@ -211,10 +265,32 @@ def show_summary(result: Mapping[str, Any], as_json: bool) -> None:
     click.echo(
         "  " + " · ".join(f"{verdict} {count}" for verdict, count in result["verdicts"].items() if count)
     )
+    if result["cost_usd"] is not None:
+        click.echo(f"  cost ${result['cost_usd']:.4f}")
     click.echo(f"  {result['run']}")
 
 
-def _why_unfinished(result: Mapping[str, Any]) -> str:
+_CUT_OFF_SHARE = 0.05  # above this share a token limit is too small, not a model too talkative
+
+
+def _warn_of_answers(meta: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """What a reader of the number should know about its replies."""
+    cut_off, n = result["verdicts"]["truncated"], sum(result["verdicts"].values())
+    if n and cut_off / n > _CUT_OFF_SHARE:
+        note(
+            f"{cut_off} of {n} replies were cut off at the token limit and count as not correct: "
+            "raise max_new_tokens of the task, or the model's reasoning_room."
+        )
+    if len(names := meta.get("answered_by") or {}) > 1:
+        note(f"Several models answered: {', '.join(f'{name} ({count})' for name, count in names.items())}.")
+
+
+def _why_unfinished(result: Mapping[str, Any], max_cost: float | None) -> str:
     left = result["n"] - sum(result["verdicts"].values())
-    failed = result["verdicts"]["failed"]
+    failed, spent = result["verdicts"]["failed"], result["cost_usd"]
+    if max_cost is not None and spent is not None and left and not failed:
+        return (
+            f"Unfinished: ${spent:.4f} of --max-cost ${max_cost:.2f} is spent, another question could exceed it; "
+            f"{left} not asked. The same command with a higher limit asks them."
+        )
     return f"Unfinished: {failed} failed, {left} not asked. The same command asks them again, and only them."
