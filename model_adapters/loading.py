@@ -18,6 +18,7 @@ from model_adapters.settings import API_KINDS
 
 if TYPE_CHECKING:
     from model_adapters.asking import Asker
+    from model_adapters.batches import BatchService
     from model_adapters.retry import Limits
 
 
@@ -57,7 +58,23 @@ def _api(entry: ModelEntry, journal: Path | None) -> Adapter:
         raise Unavailable(f"{entry.name}: {lacking}.")
     limits = limits_of(entry)
     asker = asker_of(entry, limits)
-    return NetworkModel(asker, limits)
+    if journal is None:
+        return NetworkModel(asker, limits)
+    from model_adapters.batches import BatchModel
+
+    return BatchModel(_batch_service(asker, entry), journal, float(entry.runtime.get("poll_s", 30.0)))
+
+
+def _batch_service(asker: "Asker", entry: ModelEntry) -> "BatchService":
+    from model_adapters.gemini_api import GeminiAsker
+    from model_adapters.gemini_batch import GeminiBatches
+    from model_adapters.openai_api import OpenAIAsker
+    from model_adapters.openai_batch import OpenAIBatches
+
+    if isinstance(asker, GeminiAsker):
+        return GeminiBatches(asker, api_key(entry))
+    assert isinstance(asker, OpenAIAsker)
+    return OpenAIBatches(asker, api_key(entry))
 
 
 def limits_of(entry: ModelEntry) -> "Limits":

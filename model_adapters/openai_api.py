@@ -101,6 +101,10 @@ class OpenAIAsker:
     def tokens(self, prompt: Prompt) -> int:
         return self._image_tokens + len(prompt.text) // 3 + prompt.max_new_tokens + self._room
 
+    def token_limit(self, prompt: Prompt) -> dict[str, int]:
+        """The parameter that limits a reply's tokens, under the name that the server knows."""
+        return {self._token_parameter: prompt.max_new_tokens + self._room}
+
     async def ask(self, prompt: Prompt, request: dict[str, Any]) -> Reply:
         started = time.perf_counter()
         try:
@@ -115,15 +119,15 @@ class OpenAIAsker:
         return reply
 
     async def _create(self, prompt: Prompt, request: dict[str, Any]) -> Any:
-        create, limit = self._client.chat.completions.create, prompt.max_new_tokens + self._room
+        create = self._client.chat.completions.create
         parameter = self._token_parameter
         try:
-            return await create(**request, **{parameter: limit})
+            return await create(**request, **self.token_limit(prompt))
         except import_module("openai").APIStatusError as error:
             if parameter == "max_tokens" or not wants_max_tokens(error):
                 raise
         self._token_parameter = "max_tokens"
-        return await create(**request, max_tokens=limit)
+        return await create(**request, **self.token_limit(prompt))
 
 
 def new_client(key: str | None, base_url: str, connections: int) -> Any:

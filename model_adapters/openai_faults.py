@@ -14,7 +14,7 @@ _PASSING = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529})
 _BILLING = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated"}
 )
-_BLOCKING = frozenset({"content_policy_violation", "content_filter", "moderation_blocked", "invalid_prompt"})
+BLOCKING = frozenset({"content_policy_violation", "content_filter", "moderation_blocked", "invalid_prompt"})
 # What transports say when a server is not there, or has no such name.
 _NOBODY = (
     *("cannot connect", "connect call failed", "connection refused", "all connection attempts failed"),
@@ -114,7 +114,7 @@ def _said(error: Any) -> str:
 def is_blocked(error: Exception) -> bool:
     """Whether a rejected request was rejected for its content."""
     return getattr(error, "status_code", None) == 400 and (
-        str(getattr(error, "code", "")) in _BLOCKING or str(getattr(error, "type", "")) in _BLOCKING
+        str(getattr(error, "code", "")) in BLOCKING or str(getattr(error, "type", "")) in BLOCKING
     )
 
 

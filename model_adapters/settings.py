@@ -16,7 +16,7 @@ _VLLM_RUNTIME = frozenset(
     }
 )
 _HF_RUNTIME = frozenset({"batch_size", "device", "trust_remote_code"})
-_ASKING = frozenset({"base_url", "concurrency", "rpm", "tpm", "timeout_s", "api_key_env"})
+_ASKING = frozenset({"base_url", "concurrency", "rpm", "tpm", "timeout_s", "api_key_env", "poll_s"})
 _BEAMS = frozenset({"num_beams", "repetition_penalty", "length_penalty", "prompt_format"})
 
 
@@ -132,6 +132,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "rpm": _NUMBER,
     "tpm": _NUMBER,
     "timeout_s": _NUMBER,
+    "poll_s": _NUMBER,
     "detail": str,
     "token_parameter": str,
     "system": str,
@@ -169,7 +170,7 @@ def _range_fault(name: str, value: Any) -> str | None:
         return f"{name} must be a number of tokens, found {value}"
     if name == "latency_s" and not 0 <= value < 86_400:
         return f"{name} must be a number of seconds, found {value}"
-    if name == "timeout_s" and not 0 < value <= 86_400:
+    if name in ("timeout_s", "poll_s") and not 0 < value <= 86_400:
         return f"{name} must be a number of seconds above 0, found {value}"
     if name == "gpu_memory_utilization" and not 0 < value <= 1:
         return f"{name} must be above 0 and at most 1, found {value}"

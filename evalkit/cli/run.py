@@ -124,6 +124,9 @@ def run_command(
         _show_plan(plan, folder, costs, as_json)
         return
     costs.warn()
+    if batch:
+        _require_batches(entry)
+    _show_log()
     with RunStore(folder) as store:
         journal = folder / "batches.jsonl" if batch else None
         meta = _execute_visibly(plan, store, lambda: load_adapter(entry, journal), costs.budget(), execute)
@@ -133,6 +136,24 @@ def run_command(
     if result["status"] != "complete":
         note(_why_unfinished(result, max_cost))
         click.get_current_context().exit(EXIT_UNFINISHED)
+
+
+def _require_batches(entry: "ModelEntry") -> None:
+    from evalkit.errors import ConfigError
+    from model_adapters.settings import API_KINDS
+
+    if entry.adapter not in API_KINDS:
+        raise ConfigError(f"{entry.name} is no API model and has no batch service: leave --batch out.")
+
+
+def _show_log() -> None:
+    """On a terminal, what long work says of itself: batches submitted, models that answer under another name."""
+    import logging
+    import sys
+
+    if sys.stderr.isatty():
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("model_adapters").setLevel(logging.INFO)
 
 
 def _given(
