@@ -24,6 +24,9 @@ def cost_usd(prices: Mapping[str, Any] | None, rows: Iterable[Mapping[str, Any]]
     return total / 1e6
 
 
+_ROUNDING_USD = 1e-9  # sums of many cents of cents are not exact
+
+
 class Budget:
     """Hands out questions while what is spent and what is in flight stay within a limit.
 
@@ -57,7 +60,7 @@ class Budget:
 
     def has_room_for(self, prompt: Prompt) -> bool:
         """Whether this question could be asked with nothing else in flight."""
-        return self._limit is None or self._spent + self._worth(prompt) <= self._limit
+        return self._limit is None or self._spent + self._worth(prompt) <= self._limit + _ROUNDING_USD
 
     def handed(self, left: deque[Prompt]) -> Iterator[Prompt]:
         """Take questions from the left while the budget has room for them."""
@@ -72,7 +75,7 @@ class Budget:
             return True
         with self._lock:
             worth = self._worth(prompt)
-            if self._spent + sum(self._reserved.values()) + worth > self._limit:
+            if self._spent + sum(self._reserved.values()) + worth > self._limit + _ROUNDING_USD:
                 return False
             self._reserved[prompt.sample_id] = worth
             return True

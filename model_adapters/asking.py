@@ -48,6 +48,10 @@ class Asker(Protocol):
         """One attempt. Raises Fault."""
         ...
 
+    async def look(self) -> None:
+        """Ask the server whether it knows the model. Raises Fault."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -60,6 +60,12 @@ class GeminiAsker:
         await self._client.aio.aclose()
         await self._session.close()
 
+    async def look(self) -> None:
+        try:
+            await self._client.aio.models.get(model=self.model)
+        except call_errors() as error:
+            raise fault_of(error, self.model, server_name(self.base_url), self._key) from None
+
     def prepare(self, prompt: Prompt) -> Any:
         types = import_module("google.genai.types")
         image = types.Part.from_bytes(data=png_bytes(prompt), mime_type="image/png")

@@ -89,6 +89,20 @@ class OpenAIAsker:
     async def close(self) -> None:
         await self._client.close()
 
+    async def look(self) -> None:
+        try:
+            if not await self._is_listed():
+                await self._client.models.retrieve(self.model)
+        except call_errors() as error:
+            raise fault_of(error, self.model, server_name(self.base_url), self._key) from None
+
+    async def _is_listed(self) -> bool:
+        """Compatible servers have the list of models, not always the single ones."""
+        async for model in self._client.models.list():
+            if model.id == self.model:
+                return True
+        return False
+
     def prepare(self, prompt: Prompt) -> dict[str, Any]:
         """The body of a request, but for the parameter that limits its tokens."""
         return {

@@ -1,7 +1,7 @@
 """evalkit tasks, models, validate: what there is, what can run here, and what is wrong."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from evalkit.cli.common import (
     print_json,
     tasks_option,
 )
+
+if TYPE_CHECKING:
+    from model_adapters import ModelEntry
 
 
 @click.command("tasks")
@@ -63,27 +66,56 @@ def _data_state(data_dir: Path, dataset: str) -> str:
 
 
 @click.command("models")
+@click.option(
+    "--check",
+    "ask",
+    is_flag=True,
+    help="Ask the endpoints that there is a key for whether they know the model.",
+)
 @models_option
 @json_option
-def models_command(models_file: Path | None, as_json: bool) -> None:
+def models_command(ask: bool, models_file: Path | None, as_json: bool) -> None:
     """List the models: which can run here and, if not, what is missing."""
     from model_adapters import load_registry, missing
 
     rows: list[dict[str, Any]] = []
     for entry in load_registry(models_file).values():
         lacks = missing(entry)
+        row = entry.model_dump(
+            include={"name", "title", "adapter", "family", "checkpoint", "frame", "tasks", "scale", "retired"}
+        )
         rows.append(
-            entry.model_dump(include={"name", "title", "adapter", "family", "checkpoint", "scale"})
-            | {"ready": lacks is None, "missing": lacks}
+            row | {"ready": lacks is None, "missing": lacks} | (_checked(entry, lacks) if ask else {})
         )
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        state = "ready" if row["ready"] else "-"
-        click.echo(f"{state:<6} {row['name']:<18} {row['title']}")
-        if row["missing"]:
-            click.echo(f"{'':<25} {row['missing']}")
+        _show_model(row)
+
+
+def _checked(entry: "ModelEntry", lacks: str | None) -> dict[str, Any]:
+    """What the endpoint of a hosted model says; `checked` is null where nobody was asked."""
+    from model_adapters.checking import check
+    from model_adapters.settings import API_KINDS
+
+    if entry.adapter not in API_KINDS or lacks is not None:
+        return {"checked": None}
+    fault = check(entry)
+    return {"checked": fault or "ok", "ready": fault is None}
+
+
+def _show_model(row: dict[str, Any]) -> None:
+    click.echo(f"{'ready' if row['ready'] else '-':<6} {row['name']:<18} {row['title']}")
+    facts = [row["missing"]] if row["missing"] else []
+    if row.get("checked"):
+        facts.append("its endpoint knows it" if row["checked"] == "ok" else row["checked"])
+    if row["retired"] and not row["missing"]:
+        facts.append(f"answers until {row['retired']}")
+    if row["tasks"]:
+        facts.append(f"asked {', '.join(row['tasks'])}")
+    if facts:
+        click.echo(f"{'':<25} {'; '.join(facts)}")
 
 
 @click.command("validate")
