@@ -1,14 +1,17 @@
 """Two or more models on the same samples: accuracies, agreement, McNemar, paired bootstrap."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.costs import cost_usd
 from evalkit.errors import StoreError
 from evalkit.leaderboard import best_run, load_runs
-from evalkit.stats import accuracy_interval, mcnemar_exact, paired_bootstrap
+from evalkit.records import VERDICTS
+from evalkit.stats import accuracy_interval, holm, mcnemar_exact, paired_bootstrap
 from evalkit.store import read_meta, read_rows
 
 if TYPE_CHECKING:
@@ -81,19 +84,58 @@ def compare(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:
         raise StoreError("The runs have no answered sample in common.")
     clusters = [runs[0].rows[sample_id]["cluster"] for sample_id in common]
     names = _distinct_names(runs)
+    by_name = dict(zip(names, runs, strict=True))
     right = {
         name: [run.rows[s]["verdict"] == "correct" for s in common]
         for name, run in zip(names, runs, strict=True)
     }
+    pairs = [_pair(a, b, by_name, right, common, clusters, seed) for a, b in combinations(names, 2)]
+    for pair, p in zip(pairs, holm([pair["mcnemar_p"] for pair in pairs]), strict=True):
+        pair["mcnemar_p_holm"] = p
     return {
         "task": runs[0].meta["task"]["name"],
         "split": runs[0].meta["split"],
         "n": len(common),
         "n_images": len(set(clusters)),
-        "models": [
-            _model(name, run, right[name], clusters, common) for name, run in zip(names, runs, strict=True)
+        "models": [_model(name, by_name[name], right[name], clusters, common) for name in names],
+        "pairs": pairs,
+        "strata": _strata(runs[0], right, common),
+        "differ": [
+            _where(sample_id, i, by_name, right) for i, sample_id in enumerate(common) if _differ(right, i)
         ],
-        "pairs": [_pair(a, b, right[a], right[b], clusters, seed) for a, b in combinations(names, 2)],
+    }
+
+
+def _strata(run: Run, right: Mapping[str, list[bool]], common: Sequence[str]) -> list[dict[str, Any]]:
+    """Correct answers by class of sample: where one model is better than another."""
+    places: dict[str, list[int]] = {}
+    for i, sample_id in enumerate(common):
+        places.setdefault(str(run.rows[sample_id].get("stratum", "")), []).append(i)
+    return [
+        {
+            "stratum": stratum,
+            "n": len(at),
+            "correct": {name: sum(hits[i] for i in at) for name, hits in right.items()},
+        }
+        for stratum, at in sorted(places.items())
+    ]
+
+
+def _differ(right: Mapping[str, list[bool]], i: int) -> bool:
+    return len({hits[i] for hits in right.values()}) > 1
+
+
+def _where(
+    sample_id: str, i: int, runs: Mapping[str, Run], right: Mapping[str, list[bool]]
+) -> dict[str, Any]:
+    """One sample that some answered correctly and some did not."""
+    rows = {name: run.rows[sample_id] for name, run in runs.items()}
+    return {
+        "sample_id": sample_id,
+        "gold": next(iter(rows.values())).get("gold"),
+        "correct": [name for name, hits in right.items() if hits[i]],
+        "answers": {name: row.get("answer") for name, row in rows.items()},
+        "verdicts": {name: row["verdict"] for name, row in rows.items()},
     }
 
 
@@ -108,7 +150,10 @@ def _distinct_names(runs: Sequence[Run]) -> list[str]:
 
 def _model(name: str, run: Run, right: list[bool], clusters: list[str], common: list[str]) -> dict[str, Any]:
     interval = accuracy_interval(right, clusters)
-    latencies = sorted(run.rows[s]["latency_s"] for s in common)
+    verdicts = Counter(run.rows[s]["verdict"] for s in common)
+    # a batch has no latency of its own
+    latencies = sorted(run.rows[s]["latency_s"] for s in common if not run.rows[s].get("batched"))
+    cost = cost_usd(run.meta["model"].get("prices"), (run.rows[s] for s in common))
     return {
         "model": name,
         "run": str(run.folder),
@@ -117,15 +162,18 @@ def _model(name: str, run: Run, right: list[bool], clusters: list[str], common: 
         "accuracy": sum(right) / len(right),
         "ci95": [interval.low, interval.high],
         "only_here": len(run.rows) - len(common),
-        "unparsed": sum(run.rows[s]["verdict"] == "unparsed" for s in common),
+        "verdicts": {verdict: count for verdict in VERDICTS if (count := verdicts[verdict])},
         "latency_p50_s": _quantile(latencies, 0.5),
         "latency_p95_s": _quantile(latencies, 0.95),
         "cost_usd": run.meta["cost_usd"],
+        "cost_usd_per_1000": None if cost is None else 1000 * cost / len(common),
     }
 
 
-def _quantile(ordered: list[float], q: float) -> float:
-    """Linear interpolation between order statistics, as numpy's default."""
+def _quantile(ordered: list[float], q: float) -> float | None:
+    """Linear interpolation between order statistics, as numpy's default; None of nothing."""
+    if not ordered:
+        return None
     at = q * (len(ordered) - 1)
     low = int(at)
     high = min(low + 1, len(ordered) - 1)
@@ -133,10 +181,18 @@ def _quantile(ordered: list[float], q: float) -> float:
 
 
 def _pair(
-    a: str, b: str, right_a: list[bool], right_b: list[bool], clusters: list[str], seed: int
+    a: str,
+    b: str,
+    runs: Mapping[str, Run],
+    right: Mapping[str, list[bool]],
+    common: Sequence[str],
+    clusters: list[str],
+    seed: int,
 ) -> dict[str, Any]:
+    right_a, right_b = right[a], right[b]
     pairs = list(zip(right_a, right_b, strict=True))
     only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
+    answers = [(runs[a].rows[s].get("answer"), runs[b].rows[s].get("answer")) for s in common]
     interval = paired_bootstrap(right_a, right_b, clusters, seed=seed)
     return {
         "first": a,
@@ -145,6 +201,7 @@ def _pair(
         "only_first": only_a,
         "only_second": only_b,
         "both_not": pairs.count((False, False)),
+        "same_answer": sum(first is not None and first == second for first, second in answers),
         "difference": (only_a - only_b) / len(pairs),
         "difference_ci95": [interval.low, interval.high],
         "mcnemar_p": mcnemar_exact(only_a, only_b),

@@ -82,7 +82,9 @@ def run_row(folder: Path) -> dict[str, Any]:
         "chance": meta["task"].get("chance"),
         "best_constant": meta["task"].get("best_constant"),
         **counts,
-        "latency_p50_s": _median([row["latency_s"] for row in rows if row["verdict"] != "failed"]),
+        "latency_p50_s": _median(
+            [row["latency_s"] for row in rows if row["verdict"] != "failed" and not row.get("batched")]
+        ),
         "cost_usd": meta["cost_usd"],
         "when": meta["ended"] or meta["started"],
         "date": (meta["ended"] or meta["started"])[:10],

@@ -117,6 +117,15 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return min(1.0, tail / (1 << (n - 1)))  # a quotient of integers is rounded once, at any size
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979) of a family of tests, in their order; at most 1."""
+    corrected, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, p_values[index] * (len(p_values) - rank)))
+        corrected[index] = worst
+    return corrected
+
+
 def _shrink(degrees: int) -> float:
     """(z / t)^2 of the 97.5 % quantiles; t by its expansion in z (Abramowitz and Stegun 26.7.5)."""
     z = NormalDist().inv_cdf(0.975)

@@ -115,3 +115,66 @@ def test_names_cannot_steer_the_terminal(tmp_path):
 
 def test_one_model_is_a_usage_error(tmp_path):
     assert cli("compare", "a", *TASK, "--results", tmp_path).exit_code == 2
+
+
+PRICED = {
+    "title": "x",
+    "scale": "full",
+    "prices": {"input_usd": 1.0, "output_usd": 10.0, "batch_factor": 0.5},
+}
+
+
+def told(gold, answer, stratum, **more):
+    return {"gold": gold, "answer": answer, "stratum": stratum, "usage": {"input_tokens": 1000}, **more}
+
+
+def test_where_models_differ_what_they_cost_and_how_long_they_took(tmp_path):
+    golds, strata = [0, 0, 1, 1], ["none", "none", "one", "one"]
+    answers = {"a": [0, 0, 1, 2], "b": [0, 1, 1, None], "c": [1, 1, 2, 2]}
+    for name, given in answers.items():
+        verdicts = [
+            "unparsed" if x is None else "correct" if x == gold else "wrong"
+            for x, gold in zip(given, golds, strict=True)
+        ]
+        batched = {"batched": True} if name == "c" else {}
+        write_run(
+            tmp_path, verdicts, model=name, model_block={"name": name, **PRICED}, cost_usd=0.004,
+            latencies=[0.1, 0.2, 0.3, 9.0],
+            scores=[told(*row, **batched) for row in zip(golds, given, strata, strict=True)],
+        )  # fmt: skip
+    document = compare(tmp_path, "a", "b", "c")
+    assert [row["sample_id"] for row in document["differ"]] == ["s0", "s1", "s2"]  # nobody knew s3
+    assert document["differ"][1] == {
+        "sample_id": "s1", "gold": 0, "correct": ["a"], "answers": {"a": 0, "b": 1, "c": 1},
+        "verdicts": {"a": "correct", "b": "wrong", "c": "wrong"},
+    }  # fmt: skip
+    assert document["strata"] == [
+        {"stratum": "none", "n": 2, "correct": {"a": 2, "b": 1, "c": 0}},
+        {"stratum": "one", "n": 2, "correct": {"a": 1, "b": 1, "c": 0}},
+    ]
+    pairs = {(p["first"], p["second"]): p for p in document["pairs"]}
+    assert {names: p["same_answer"] for names, p in pairs.items()} == {
+        ("a", "b"): 2, ("a", "c"): 1, ("b", "c"): 1,
+    }  # fmt: skip
+    a, b, c = document["models"]
+    assert (a["cost_usd_per_1000"], c["cost_usd_per_1000"]) == (pytest.approx(1.0), pytest.approx(0.5))
+    assert a["latency_p95_s"] == pytest.approx(0.3 + 0.85 * 8.7)
+    assert c["latency_p50_s"] is None  # a batch has no latency of its own
+    assert b["verdicts"] == {"correct": 2, "wrong": 1, "unparsed": 1}
+    text = cli("compare", "a", "b", "c", *TASK, "--results", tmp_path, "--show", 1).stdout
+    assert "They differ on 3 of 4 samples, the first 1 of them; all in --json" in text
+    assert "s0  gold 0  a 0 (correct) · b 0 (correct) · c 1 (wrong)" in text
+    assert "s1" not in text
+    assert "none       2   100.0 %    50.0 %     0.0 %" in text
+
+
+def test_many_pairs_are_corrected_together(tmp_path):
+    for name, correct in {"a": 30, "b": 22, "c": 10}.items():
+        write_run(tmp_path, mixed(correct, 30 - correct), model=name)
+    pairs = compare(tmp_path, "a", "b", "c")["pairs"]
+    p = [pair["mcnemar_p"] for pair in pairs]  # a-b: 8 lost, a-c: 20, b-c: 12
+    assert p == [pytest.approx(2 * 0.5**k) for k in (8, 20, 12)]
+    assert [pair["mcnemar_p_holm"] for pair in pairs] == [
+        pytest.approx(v) for v in (2 * 0.5**8, 3 * 2 * 0.5**20, 2 * 2 * 0.5**12)
+    ]
+    assert "(Holm, 3 pairs: " in cli("compare", "a", "b", "c", *TASK, "--results", tmp_path).stdout

@@ -9,7 +9,7 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from evalkit.stats import accuracy_interval, cluster_bootstrap, mcnemar_exact, paired_bootstrap, wilson
+from evalkit.stats import accuracy_interval, cluster_bootstrap, holm, mcnemar_exact, paired_bootstrap, wilson
 
 
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -154,3 +154,11 @@ def test_paired_difference():
 def test_bad_input(call):
     with pytest.raises(ValueError, match=r"."):
         call()
+
+
+@pytest.mark.parametrize("p_values", [[], [0.03], [0.01, 0.04, 0.03, 0.005], [0.5, 0.9, 0.2], [0.01, 0.01]])
+def test_holm_against_statsmodels(p_values):
+    from statsmodels.stats.multitest import multipletests
+
+    expected = list(multipletests(p_values, method="holm")[1]) if p_values else []
+    assert holm(p_values) == pytest.approx(expected)

@@ -18,6 +18,13 @@ from evalkit.cli.common import data_option, json_option, note, percent, print_js
     help="Of fine-tuned models, the checkpoints trained on this task.  [default: the same task]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option(
+    "--show",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="Samples to show that they differ on.",
+)
 @results_option
 @json_option
 def compare_command(
@@ -26,6 +33,7 @@ def compare_command(
     split: str | None,
     trained_on: str | None,
     seed: int,
+    show: int,
     results_dir: Path,
     as_json: bool,
 ) -> None:
@@ -43,10 +51,10 @@ def compare_command(
     if as_json:
         print_json(document)
         return
-    _show_comparison(document)
+    _show_comparison(document, show)
 
 
-def _show_comparison(document: dict[str, Any]) -> None:
+def _show_comparison(document: dict[str, Any], show: int) -> None:
     from evalkit.report.pages import plain
 
     click.echo(
@@ -59,34 +67,82 @@ def _show_comparison(document: dict[str, Any]) -> None:
     for model in document["models"]:
         _show_model(f"{names[model['model']]:<{width}}", model, document["n"])
     for pair in document["pairs"]:
-        _show_pair(names[pair["first"]], names[pair["second"]], pair)
+        _show_pair(names[pair["first"]], names[pair["second"]], pair, len(document["pairs"]))
+    _show_strata(document, names)
+    _show_differences(document, names, show)
 
 
 def _show_model(name: str, model: dict[str, Any], n: int) -> None:
     low, high = model["ci95"]
     mark = "" if model["status"] == "complete" else f"  [{model['status']}]"
-    cost = "" if model["cost_usd"] is None else f"  ${model['cost_usd']:.4f}"
-    click.echo(
-        f"  {name}  {percent(model['accuracy']):>7}  ({model['correct']}/{n}, "
-        f"95 % CI {100 * low:.1f}–{100 * high:.1f} %)  latency p50 {model['latency_p50_s']:.3f} s, "
-        f"p95 {model['latency_p95_s']:.3f} s{cost}{mark}"
-    )
+    facts = [f"{model['correct']}/{n}, 95 % CI {100 * low:.1f}–{100 * high:.1f} %"]
+    click.echo(f"  {name}  {percent(model['accuracy']):>7}  ({facts[0]}){mark}")
+    shown = [f"{verdict} {count}" for verdict, count in model["verdicts"].items()]
+    if model["latency_p50_s"] is not None:
+        shown.append(f"latency p50 {model['latency_p50_s']:.3f} s, p95 {model['latency_p95_s']:.3f} s")
+    if model["cost_usd_per_1000"] is not None:
+        shown.append(f"${model['cost_usd']:.4f} spent, ${model['cost_usd_per_1000']:.3f} for 1,000")
+    click.echo(f"  {'':<{len(name)}}  {' · '.join(shown)}")
     if model["only_here"]:
         click.echo(
             f"  {'':<{len(name)}}  {model['only_here']} further samples that not all answered are left out"
         )
 
 
-def _show_pair(first: str, second: str, pair: dict[str, Any]) -> None:
+def _show_strata(document: dict[str, Any], names: dict[str, str]) -> None:
+    """Accuracy by class, a column a model, where there is more than one class."""
+    from evalkit.report.pages import plain
+
+    if len(document["strata"]) < 2:
+        return
+    widths = {name: max(len(shown), 8) for name, shown in names.items()}
+    classes = {row["stratum"]: plain(str(row["stratum"])) for row in document["strata"]}
+    first = max(len("class"), *(len(shown) for shown in classes.values()))
+    head = "  ".join(f"{names[name]:>{width}}" for name, width in widths.items())
+    click.echo(f"\n{'class':<{first}}      n  {head}")
+    for row in document["strata"]:
+        cells = "  ".join(
+            f"{percent(row['correct'][name] / row['n']):>{width}}" for name, width in widths.items()
+        )
+        click.echo(f"{classes[row['stratum']]:<{first}}  {row['n']:>5}  {cells}")
+
+
+def _show_differences(document: dict[str, Any], names: dict[str, str], show: int) -> None:
+    from evalkit.report.pages import plain
+
+    if not document["differ"]:
+        click.echo("\nThey are correct on the same samples.")
+        return
+    shown = document["differ"][:show]
+    more = f", the first {len(shown)} of them" if 0 < len(shown) < len(document["differ"]) else ""
+    click.echo(
+        f"\nThey differ on {len(document['differ'])} of {document['n']} samples{more}"
+        f"{'; all in --json' if len(shown) < len(document['differ']) else ''}"
+    )
+    for row in shown:
+        said = " · ".join(
+            f"{names[name]} {_said(row['answers'][name], row['verdicts'][name])}" for name in names
+        )
+        click.echo(f"  {plain(row['sample_id'])}  gold {plain(str(row['gold']))}  {said}")
+
+
+def _said(answer: Any, verdict: str) -> str:
+    from evalkit.report.pages import plain
+
+    return verdict if answer is None else f"{plain(str(answer))} ({verdict})"
+
+
+def _show_pair(first: str, second: str, pair: dict[str, Any], n_pairs: int) -> None:
     low, high = pair["difference_ci95"]
+    holm = f" (Holm, {n_pairs} pairs: {pair['mcnemar_p_holm']:.3g})" if n_pairs > 1 else ""
     note = "; it takes questions on one image as independent" if pair["clustered"] else ""
     click.echo(
         f"\n{first} against {second}\n"
         f"  both correct {pair['both_correct']} · only {first} {pair['only_first']} · "
-        f"only {second} {pair['only_second']} · neither {pair['both_not']}\n"
+        f"only {second} {pair['only_second']} · neither {pair['both_not']} · same answer {pair['same_answer']}\n"
         f"  difference {100 * pair['difference']:+.1f} points "
         f"(95 % CI {100 * low:+.1f} to {100 * high:+.1f}, bootstrap clustered by image)\n"
-        f"  McNemar, exact: p = {pair['mcnemar_p']:.3g}{note}"
+        f"  McNemar, exact: p = {pair['mcnemar_p']:.3g}{holm}{note}"
     )
 
 

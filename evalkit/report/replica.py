@@ -12,7 +12,7 @@ from evalkit.leaderboard import usual_data
 from evalkit.probes import Probe, norm_ratio, paper_probes
 from evalkit.report.figures import STAGES, Trio, own
 from evalkit.report.paper import Column, Group, Paper, PaperTable
-from evalkit.stats import accuracy_interval, mcnemar_exact
+from evalkit.stats import accuracy_interval, holm, mcnemar_exact
 from evalkit.store import read_rows
 
 if TYPE_CHECKING:
@@ -184,12 +184,9 @@ def _gain(title: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> di
 
 
 def _holm(gains: Sequence[dict[str, Any]]) -> None:
-    """Holm's step-down correction within a table: adds `p_holm` to each."""
-    ordered = sorted(gains, key=lambda gain: gain["p"])
-    worst = 0.0
-    for place, gain in enumerate(ordered):
-        worst = max(worst, min(1.0, gain["p"] * (len(ordered) - place)))
-        gain["p_holm"] = worst
+    """Holm's correction within a table: adds `p_holm` to each."""
+    for gain, p in zip(gains, holm([gain["p"] for gain in gains]), strict=True):
+        gain["p_holm"] = p
 
 
 def _ratio_rows(
