@@ -128,13 +128,13 @@ def _differ(right: Mapping[str, list[bool]], i: int) -> bool:
 def _where(
     sample_id: str, i: int, runs: Mapping[str, Run], right: Mapping[str, list[bool]]
 ) -> dict[str, Any]:
-    """One sample that some answered correctly and some did not."""
+    """One sample that some answered correctly and some did not; places in pixels, as the gold."""
     rows = {name: run.rows[sample_id] for name, run in runs.items()}
     return {
         "sample_id": sample_id,
         "gold": next(iter(rows.values())).get("gold"),
         "correct": [name for name, hits in right.items() if hits[i]],
-        "answers": {name: row.get("answer") for name, row in rows.items()},
+        "answers": {name: row.get("answer_px", row.get("answer")) for name, row in rows.items()},
         "verdicts": {name: row["verdict"] for name, row in rows.items()},
     }
 

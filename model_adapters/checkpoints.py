@@ -54,7 +54,9 @@ def missing_packages(entry: ModelEntry) -> str | None:
     if adapter == "local":  # the least that can run it
         adapter = "hf_local"
     kind = KINDS[adapter]
-    if absent := [name for name in kind.packages if not _installed(name)]:
+    starts_a_server = adapter == "vllm_server" and "base_url" not in entry.runtime
+    packages = (*kind.packages, "vllm") if starts_a_server else kind.packages
+    if absent := [name for name in packages if not _installed(name)]:
         return f"needs {' and '.join(absent)}: pip install 'evalkit-vlm[{kind.extra}]'"
     return None
 

@@ -14,7 +14,7 @@ from model_adapters.checkpoints import (
     require_checkpoint,
 )
 from model_adapters.registry import ModelEntry
-from model_adapters.settings import API_KINDS
+from model_adapters.settings import API_KINDS, KINDS
 
 if TYPE_CHECKING:
     from model_adapters.asking import Asker
@@ -46,9 +46,29 @@ def _local(entry: ModelEntry) -> Adapter:
     assert entry.family is not None
     settings: dict[str, Any] = {"revision": entry.revision, **entry.options, **entry.runtime}
     checkpoint = local_checkpoint(entry.checkpoint)
-    from model_adapters.hf_local import HfLocal
+    match entry.adapter:
+        case "vllm_engine":
+            from model_adapters.vllm_engine import VllmEngine
 
-    return HfLocal(checkpoint, entry.family, **settings)
+            return VllmEngine(checkpoint, entry.family, **settings)
+        case "vllm_server":
+            from model_adapters.served import served
+
+            asking = KINDS["openai_api"].runtime
+            options = {name: value for name, value in settings.items() if name not in asking}
+            return served(checkpoint, entry.family, limits_of(entry), entry.runtime.get("base_url"), options)
+        case "instructblip":
+            from model_adapters.instructblip import InstructBlip
+
+            return InstructBlip(checkpoint, **settings)
+        case "molmo":
+            from model_adapters.molmo import Molmo
+
+            return Molmo(checkpoint, **settings)
+        case _:
+            from model_adapters.hf_local import HfLocal
+
+            return HfLocal(checkpoint, entry.family, **settings)
 
 
 def _api(entry: ModelEntry, journal: Path | None) -> Adapter:
