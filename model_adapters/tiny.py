@@ -1,7 +1,8 @@
 """Tiny random checkpoints of each local family, made offline, in the form that transformers and vLLM load.
 
-They know nothing: the answers of `qwen2_5_vl` and `llava` are noise that ends, for smoke tests of the whole
-path from image to leaderboard; the others are there to be trained. The same library versions give the same bytes.
+They know nothing: the answers of `qwen2_5_vl`, `llava` and `instructblip` are noise that ends, for smoke tests of
+the whole path from image to leaderboard; the others are there to be trained. The same library versions give the
+same bytes.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError
+from model_adapters.tiny_instructblip import save_qformer_tokenizer
 from model_adapters.tiny_recipes import BPE_SIZE, RECIPES, SENTENCES, Recipe
 
 TINY_FAMILIES = ("qwen2_5_vl", "llava")  # the recipes that answer with noise
@@ -69,7 +71,8 @@ def _build(family: str, recipe: Recipe, folder: Path) -> None:
     import_module("transformers").utils.logging.disable_progress_bar()  # a second's work
     tokenizer = _tokenizer(recipe)
     tokenizer.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")
+    if recipe.chat_template:
+        (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in recipe.special}
     model = _model(family, recipe, ids, vocab_size=-(-len(tokenizer) // 64) * 64)
     if recipe.to_train:
@@ -81,6 +84,8 @@ def _build(family: str, recipe: Recipe, folder: Path) -> None:
         from model_adapters.export import restore_vision_tower_keys
 
         restore_vision_tower_keys(folder)
+    if family == "instructblip":
+        save_qformer_tokenizer(SENTENCES, folder)
     for name, content in recipe.files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -126,7 +131,7 @@ def _fill_ids(value: Any, ids: Mapping[str, int]) -> Any:
 
 def _model(family: str, recipe: Recipe, ids: Mapping[str, int], vocab_size: int) -> Any:
     transformers = import_module("transformers")
-    names = {"qwen2_5_vl": "Qwen2_5_VL", "llava": "Llava"}
+    names = {"qwen2_5_vl": "Qwen2_5_VL", "llava": "Llava", "instructblip": "InstructBlip"}
     settings = _fill_ids(dict(recipe.config), ids)
     settings["text_config"]["vocab_size"] = vocab_size
     config = getattr(transformers, f"{names[family]}Config")(**settings)
@@ -180,7 +185,8 @@ def _spread_weights(model: Any, recipe: Recipe, tokenizer: Any) -> None:
 def _gain(name: str, recipe: Recipe) -> float:
     if "language_model" in name and ("q_proj" in name or "k_proj" in name):
         return _ATTENTION_GAIN
-    is_projector = "multi_modal_projector.linear_2" in name or "merger.mlp.2" in name
+    projectors = ("multi_modal_projector.linear_2", "merger.mlp.2", "language_projection")
+    is_projector = any(projector in name for projector in projectors)
     return recipe.projector_gain if is_projector else 1.0
 
 

@@ -1,13 +1,15 @@
 """What the tiny checkpoints are made of: sentences, special tokens, chat templates, configs. Data only.
 
-`qwen2_5_vl` and `llava` are noise that ends, for smoke tests. `<family>-mini` (CPU) and `<family>-small` (one
-GPU) are starting points for training: the library's own initialisation, and images of a size that the
-synthetic tasks can be read at.
+`qwen2_5_vl`, `llava` and `instructblip` are noise that ends, for smoke tests. `<family>-mini` (CPU) and
+`<family>-small` (one GPU) are starting points for training: the library's own initialisation, and images of a
+size that the synthetic tasks can be read at.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from model_adapters import tiny_instructblip
 
 # The byte-level BPE learns its merges here: the wording of the five tasks and of their answers.
 SENTENCES = (
@@ -329,5 +331,20 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "llava-small": _llava_to_train(
         {**_SMALL_TEXT, "rope_parameters": _SMALL_ROPE}, _SMALL_CLIP, patch=14, side=336
+    ),
+    "instructblip": Recipe(
+        family="instructblip",
+        special=("<unk>", "<s>", "</s>", "[PAD]", "<image>"),
+        bos="</s>",
+        eos="</s>",
+        pad="[PAD]",
+        also_stop=(),
+        chat_template="",  # it has none
+        config=tiny_instructblip.config(_TEXT_CONFIG, len(tiny_instructblip.qformer_vocabulary(SENTENCES))),
+        files=tiny_instructblip.files(_CLIP_NORM),
+        seed=1,
+        eos_gain=2.0,
+        answer_gain=2.0,
+        projector_gain=6.0,
     ),
 }

@@ -1,0 +1,510 @@
+"""The InstructBLIP adapter on a tiny checkpoint: LAVIS's decoding, batches that answer as single prompts do."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image, ImageDraw
+from support import cli, read_rows
+
+from evalkit.datasets.disk import read_split
+from evalkit.errors import AdapterError, ConfigError, Unavailable
+from evalkit.records import Prompt
+from evalkit.runner import execute, make_plan
+from evalkit.store import RunStore
+from evalkit.task import load_task
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from model_adapters.instructblip import VQA_FORMAT, InstructBlip  # noqa: E402
+from model_adapters.tiny import tiny_checkpoint  # noqa: E402
+from model_adapters.tiny_instructblip import N_VISUAL  # noqa: E402
+
+pytestmark = pytest.mark.local
+
+TEXTS = [
+    "Where is it?",
+    "How many times do the blue and red lines touch each other?",
+    "Is node A connected to node C?",
+    "Where is the red square? " * 9,
+]
+SIZES_WH = [(120, 120), (640, 480), (90, 400), (900, 60), (28, 28), (333, 500)]
+
+
+def picture(path, size_wh, seed):
+    image = Image.new("RGB", size_wh, ("white", "navy", "khaki")[seed % 3])
+    width, height = size_wh
+    box = (seed % 5 * width // 8, height // 4, width // 2 + seed, height - 2)
+    ImageDraw.Draw(image).rectangle(box, fill=("red", "green", "black", "orange")[seed % 4])
+    image.save(path)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    """24 prompts: four lengths of text, six sizes of image."""
+    folder = tmp_path_factory.mktemp("images")
+    made = []
+    for i in range(24):
+        size_wh, path = SIZES_WH[i % 6], folder / f"{i}.png"
+        picture(path, size_wh, i)
+        made.append(Prompt(f"s{i}", TEXTS[i % 4 if i < 12 else i // 6], path, size_wh, 24, "0"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_cache):
+    return tiny_checkpoint("instructblip", tiny_cache)
+
+
+@pytest.fixture(scope="module")
+def adapter(checkpoint):
+    made = InstructBlip(checkpoint, device="cpu")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """A copy of the checkpoint, to be changed."""
+    return shutil.copytree(checkpoint, tmp_path / "my-blip")
+
+
+def answers(adapter, prompts):
+    replies = list(adapter.replies(prompts))
+    assert sorted(r.sample_id for r in replies) == sorted(p.sample_id for p in prompts)  # each once
+    return {r.sample_id: (r.text, r.finish_reason, r.error, dict(r.usage)) for r in replies}
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def official_inputs(adapter, checkpoint, prompt):
+    """What transformers' own InstructBlipProcessor makes, around the adapter's image processor."""
+    from transformers.models.instructblip.processing_instructblip import InstructBlipProcessor
+
+    load = transformers.AutoTokenizer.from_pretrained
+    processor = InstructBlipProcessor(
+        transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil"),
+        load(checkpoint),
+        load(checkpoint, subfolder="qformer_tokenizer"),
+        num_query_tokens=N_VISUAL,
+    )
+    image = Image.open(prompt.image_path)
+    return processor(images=image, text=VQA_FORMAT.format(prompt.text), return_tensors="pt")
+
+
+def test_the_inputs_are_the_official_processors(adapter, checkpoint, prompts):
+    for prompt in prompts:
+        ours = adapter.maker.collate([adapter.maker.load(adapter.maker.encode(prompt))])
+        theirs = official_inputs(adapter, checkpoint, prompt)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert tensor.equal(theirs[name]), name
+
+
+def test_prompt_layout(adapter, prompts):
+    """By hand: the visual tokens, `</s>` as BOS, then the question in its format."""
+    encoded = adapter.maker.encode(prompts[2])
+    tokenizer = adapter.maker.tokenizer
+    image_id = adapter.model.config.image_token_index
+    assert tokenizer.decode([image_id]) == "<image>"
+    assert encoded.input_ids[: N_VISUAL + 1] == [image_id] * N_VISUAL + [tokenizer.eos_token_id]
+    text = "Question: Is node A connected to node C? Short Answer:"
+    assert tokenizer.decode(encoded.input_ids[N_VISUAL + 1 :]) == text
+    qformer = transformers.AutoTokenizer.from_pretrained(
+        adapter.model.name_or_path, subfolder="qformer_tokenizer"
+    )
+    read = qformer.convert_ids_to_tokens(encoded.qformer_ids)
+    assert (read[0], read[-1]) == ("[CLS]", "[SEP]")
+    assert "connected" in read  # whole words of the tasks; lowercased
+    assert "a" in read
+
+
+def test_the_qformer_reads_the_end_of_a_long_prompt(adapter, prompts):
+    """128 tokens at most, [CLS] and [SEP] among them; the language model reads all of it."""
+    encoded = adapter.maker.encode(replace(prompts[0], text="Where is the dog? " * 60 + "Point to the car."))
+    assert len(encoded.qformer_ids) == 128
+    qformer = adapter.maker._qformer
+    tokens = qformer.convert_ids_to_tokens(encoded.qformer_ids)
+    assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
+    read = "".join(token.removeprefix("##") for token in tokens[1:-1])
+    assert read.endswith("pointtothecar.shortanswer:")
+    assert "question" not in read  # the beginning is cut off
+    assert "Point to the car." in adapter.maker.tokenizer.decode(encoded.input_ids)
+    assert len(encoded) > 60 * 4
+
+
+def test_the_image_is_squashed_not_cropped(adapter, tmp_path):
+    """The left half red, the right half blue: in a 4 : 1 image both halves stay."""
+    image = Image.new("RGB", (400, 100), "red")
+    image.paste("blue", (200, 0, 400, 100))
+    image.save(tmp_path / "halves.png")
+    prompt = Prompt("s", "Where is it?", tmp_path / "halves.png", (400, 100), 8, "0")
+    pixels = adapter.maker.load(adapter.maker.encode(prompt)).pixel_values
+    assert pixels.shape == (3, 56, 56)
+    red, _, blue = pixels.mean(axis=1)  # (3, width)
+    assert (red[:26] > 1).all()
+    assert (red[30:] < -1).all()
+    assert (blue[30:] > 1).all()
+
+
+def test_batches_answer_as_single_prompts_do(adapter, checkpoint, prompts):
+    one_by_one = InstructBlip(checkpoint, device="cpu", batch_size=1)
+    together = answers(adapter, prompts)
+    assert together == answers(one_by_one, prompts)
+    assert together == answers(adapter, prompts[::-1])
+    assert len({usage["input_tokens"] for *_, usage in together.values()}) == 4  # there was something to pad
+
+
+def test_padding_changes_no_logits(adapter, prompts):
+    """Left padding of the prompt and right padding of the Q-Former's text, against none."""
+    items = [adapter.maker.load(adapter.maker.encode(p)) for p in prompts[:4]]
+    with torch.inference_mode():
+        padded = adapter.model(**adapter.maker.collate(items)).logits[:, -1]
+        alone = [adapter.model(**adapter.maker.collate([item])).logits[0, -1] for item in items]
+    assert len({len(i.qformer_ids) for i in items}) == 4
+    assert torch.allclose(padded, torch.stack(alone), atol=1e-5)
+
+
+def test_replies_differ_and_end(adapter, prompts):
+    replies = list(adapter.replies([replace(p, max_new_tokens=32) for p in prompts]))
+    assert len({r.text for r in replies}) >= 8
+    assert sum(r.finish_reason == "stop" for r in replies) >= 8
+    assert all(r.text for r in replies)
+    one_text = list(adapter.replies([replace(p, text=TEXTS[1]) for p in prompts]))
+    assert len({r.text for r in one_text}) >= 3  # the image alone makes a difference
+
+
+def test_what_a_reply_says(adapter, checkpoint, prompts):
+    finish_reasons = set()
+    for reply in adapter.replies(prompts):
+        finish_reasons.add(reply.finish_reason)
+        assert (reply.answered_by, reply.error) == (checkpoint.name, None)
+        assert reply.latency_s > 0
+        assert reply.text == reply.text.strip()
+        assert "</s>" not in reply.text
+        assert "Question" not in reply.text  # the prompt is sliced off
+        assert reply.finish_reason == "stop" or reply.usage["output_tokens"] == 24
+    assert finish_reasons == {"stop", "length"}
+
+
+def test_an_answer_ends_at_its_eos(adapter, prompts):
+    item = adapter.maker.load(adapter.maker.encode(prompts[0]))
+    tokenizer = adapter.maker.tokenizer
+    yes, no = tokenizer(" Yes No", add_special_tokens=False).input_ids
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    table = [
+        ([yes, no, eos, pad], ("Yes No", "stop", 3)),  # the EOS is counted, not shown
+        ([yes, no], ("Yes No", "length", 2)),
+        ([eos, pad, pad], ("", "stop", 1)),
+        ([yes, eos, no], ("Yes", "stop", 2)),
+    ]
+    for new, expected in table:
+        reply = adapter._reply(item, new, 0.5)
+        assert (reply.text, reply.finish_reason, reply.usage["output_tokens"]) == expected
+        assert reply.usage["input_tokens"] == len(item.input_ids)
+
+
+def test_each_prompt_has_its_own_limit(adapter, prompts):
+    limits = {p.sample_id: 1 + i % 3 for i, p in enumerate(prompts)}
+    cut = answers(adapter, [replace(p, max_new_tokens=limits[p.sample_id]) for p in prompts])
+    for sample_id, (_, finish_reason, _, usage) in cut.items():
+        assert usage["output_tokens"] <= limits[sample_id]
+        assert finish_reason == "stop" or usage["output_tokens"] == limits[sample_id]
+    assert {reason for _, reason, _, _ in cut.values()} >= {"length"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_least"),
+    [
+        ({"num_beams": 1}, 12),
+        ({"length_penalty": 1.0}, 3),
+        ({"repetition_penalty": 1.0}, 12),
+        ({"prompt_format": "{}"}, 12),
+    ],
+)
+def test_each_setting_changes_answers(adapter, checkpoint, prompts, settings, at_least):
+    asked = [replace(p, max_new_tokens=32) for p in prompts]
+    other = answers(InstructBlip(checkpoint, device="cpu", **settings), asked)
+    same = answers(adapter, asked)
+    assert sum(same[k] != other[k] for k in same) >= at_least
+
+
+def log_likelihood(adapter, item, tokens):
+    """Sum of log probabilities of an answer in nats, by one forward pass."""
+    batch = adapter.maker.collate([item])
+    start = batch["input_ids"].shape[1]
+    batch["input_ids"] = torch.cat([batch["input_ids"], torch.tensor([tokens])], dim=1)
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    with torch.inference_mode():
+        log_probs = adapter.model(**batch).logits[0, start - 1 : -1].log_softmax(-1)
+    return log_probs.gather(1, torch.tensor(tokens)[:, None]).sum().item()
+
+
+def test_beams_find_what_greedy_misses(checkpoint, prompts):
+    """With no weight on length and no penalty, five beams find likelier answers than one, never less likely."""
+    plain = {"device": "cpu", "length_penalty": 0.0, "repetition_penalty": 1.0}
+    several, one = InstructBlip(checkpoint, **plain), InstructBlip(checkpoint, num_beams=1, **plain)
+    eos, higher = several.maker.tokenizer.eos_token_id, 0
+    for prompt in prompts[:8]:
+        item = several.maker.load(several.maker.encode(replace(prompt, max_new_tokens=4)))
+        answered = [a._generate([item])[0] for a in (several, one)]
+        ended = [tokens[: tokens.index(eos) + 1] if eos in tokens else tokens for tokens in answered]
+        found, greedy = (log_likelihood(several, item, tokens) for tokens in ended)
+        assert found >= greedy - 1e-4
+        higher += found > greedy + 1e-4
+    assert higher >= 2
+
+
+class Table(torch.nn.Module):
+    """In place of lm_head: the same logits at every position, whatever was asked."""
+
+    def __init__(self, logits, size):
+        super().__init__()
+        self.row = torch.full((size,), -20.0)
+        for token, logit in logits.items():
+            self.row[token] = logit
+
+    def forward(self, hidden):
+        return self.row.expand(*hidden.shape[:2], -1)
+
+
+class SeesThePrompt(InstructBlip):
+    """The plain penalty, over prompt and answer."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        blind = self._penalty_class
+        self._penalty_class = lambda penalty, prompt_ignore_length: blind(penalty)
+
+
+@pytest.mark.parametrize(
+    ("adapter_class", "penalty", "expected"),
+    [
+        # Yes 3.0 wins; said once it has 3.0 / 1.5 = 2.0 and No 2.5 wins; then EOS 2.1 beats 2.0 and 1.67
+        (InstructBlip, 1.5, (" Yes No", "stop")),
+        # both words stand in the question, and </s> before it: 2.0, 1.67 and 1.4 from the beginning
+        (SeesThePrompt, 1.5, (" Yes Yes Yes Yes", "length")),
+        (InstructBlip, 1.0, (" Yes Yes Yes Yes", "length")),
+        (InstructBlip, 2.0, (" Yes No", "stop")),  # 3.0, then 2.5, then EOS 2.1 against 1.5 and 1.25
+    ],
+)
+def test_the_penalty_is_blind_to_the_prompt(checkpoint, prompts, adapter_class, penalty, expected):
+    """A hand-made table of logits for Yes, No and EOS; one beam, where the penalty divides positive logits."""
+    adapter = adapter_class(checkpoint, device="cpu", num_beams=1, repetition_penalty=penalty)
+    tokenizer, language_model = adapter.maker.tokenizer, adapter.model.language_model
+    yes, no = (tokenizer(word, add_special_tokens=False).input_ids for word in (" Yes", " No"))
+    assert (len(yes), len(no)) == (1, 1)
+    logits = {yes[0]: 3.0, no[0]: 2.5, tokenizer.eos_token_id: 2.1}
+    language_model.lm_head = Table(logits, language_model.config.vocab_size)
+    prompt = replace(prompts[0], text="Is it Yes or No ?", max_new_tokens=4)
+    assert {yes[0], no[0]} < set(adapter.maker.encode(prompt).input_ids)
+    (reply,) = adapter.replies([prompt])
+    assert (f" {reply.text}", reply.finish_reason) == expected
+
+
+def test_a_penalty_that_sees_the_prompt_would_answer_otherwise(adapter, checkpoint, prompts):
+    blind = answers(adapter, prompts)
+    plain = answers(SeesThePrompt(checkpoint, device="cpu"), prompts)
+    assert sum(blind[k][0] != plain[k][0] for k in blind) >= 3
+
+
+def test_an_unknown_token_of_an_answer_is_dropped(copy):
+    """As LAVIS does it: there <unk> is an ordinary token, and decoding would show it."""
+    content = json.loads((copy / "tokenizer.json").read_text())
+    (unknown,) = (token for token in content["added_tokens"] if token["content"] == "<unk>")
+    unknown["special"] = False
+    (copy / "tokenizer.json").write_text(json.dumps(content))
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        settings.pop(name, None)
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    adapter = InstructBlip(copy, device="cpu")
+    tokenizer = adapter.maker.tokenizer
+    yes = tokenizer(" Yes", add_special_tokens=False).input_ids
+    answer = [*yes, unknown["id"], *yes]
+    assert tokenizer.decode(answer, skip_special_tokens=True) == " Yes<unk> Yes"
+    assert adapter._text(answer) == "Yes Yes"
+
+
+def test_decoding_is_ours_not_the_checkpoints(adapter, prompts, copy):
+    wild = {"do_sample": True, "temperature": 1.7, "num_beams": 2, "repetition_penalty": 5.0, "max_length": 5}
+    edit(copy / "generation_config.json", **wild, no_repeat_ngram_size=1, min_new_tokens=20)
+    assert answers(InstructBlip(copy, device="cpu"), prompts) == answers(adapter, prompts)
+
+
+def test_failures_stay_single(adapter, prompts, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    bad = {
+        "absent": (replace(prompts[0], image_path=tmp_path / "absent.png"), "cannot be opened"),
+        "text": (replace(prompts[0], image_path=tmp_path / "text.png"), "cannot be opened"),
+        "size": (replace(prompts[0], image_size_wh=(121, 120)), "is 120 x 120 px, its sample says 121 x 120"),
+        "token": (replace(prompts[0], text="What is <image>?"), "holds 2 image placeholders"),
+    }
+    asked = [replace(prompt, sample_id=name) for name, (prompt, _) in bad.items()]
+    replies = {r.sample_id: r for r in adapter.replies([*prompts[:5], *asked, *prompts[5:]])}
+    assert len(replies) == len(prompts) + len(bad)
+    for name, (_, message) in bad.items():
+        reply = replies.pop(name)
+        assert (reply.text, reply.finish_reason) == (None, "error")
+        assert message in reply.error
+        assert "\n" not in reply.error
+    assert {k: r.text for k, r in replies.items()} == {k: v[0] for k, v in answers(adapter, prompts).items()}
+
+
+class Cramped(InstructBlip):
+    """A device with room for three prompts, and for none that is longer than `longest`."""
+
+    longest = 10_000
+
+    def _generate(self, items):
+        if len(items) > 3 or max(len(item.input_ids) for item in items) > self.longest:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super()._generate(items)
+
+
+def test_out_of_memory_halves_the_batch(adapter, checkpoint, prompts, caplog):
+    assert answers(Cramped(checkpoint, device="cpu"), prompts) == answers(adapter, prompts)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2  # 8 -> 4 -> 2, and then it stays there
+    assert said[0].endswith("out of memory, going on in batches of 4")
+    assert said[1].endswith("out of memory, going on in batches of 2")
+
+
+def test_one_prompt_too_long_for_the_device(adapter, checkpoint, prompts):
+    cramped = Cramped(checkpoint, device="cpu")
+    cramped.longest = 50
+    whole, replies = answers(adapter, prompts), answers(cramped, prompts)
+    long = {k for k, v in whole.items() if v[3]["input_tokens"] > 50}
+    assert 0 < len(long) < len(whole)
+    for sample_id, (text, _, error, _) in replies.items():
+        if sample_id in long:
+            assert text is None
+            assert "out of memory on cpu with one prompt of" in error
+        else:
+            assert text == whole[sample_id][0]
+
+
+def test_nothing_asked_nothing_answered(adapter):
+    assert list(adapter.replies([])) == []
+
+
+def test_describe(adapter, checkpoint):
+    described = adapter.describe()
+    assert described["checkpoint"] == checkpoint.name
+    assert (described["engine"], described["dtype"], described["device"]) == (
+        "transformers",
+        "float32",
+        "cpu",
+    )
+    assert described["transformers"] == transformers.__version__
+    assert (described["num_beams"], described["repetition_penalty"]) == ("5", "1.5")
+    assert (described["length_penalty"], described["prompt_format"]) == ("-1.0", VQA_FORMAT)
+
+
+def test_half_precision_answers(checkpoint, prompts):
+    adapter = InstructBlip(checkpoint, dtype="bfloat16", device="cpu")
+    assert adapter.describe()["dtype"] == "bfloat16"
+    assert all(r.error is None and r.text for r in adapter.replies(prompts[:4]))
+
+
+def drop_a_weight(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["query_tokens"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: edit(f / "config.json", model_type="llava"), AdapterError, "says 'llava', asked for as"),
+        (
+            lambda f: edit(f / "config.json", text_config={"model_type": "t5"}),
+            AdapterError,
+            "its language model is 't5'; only decoder-only ones",
+        ),
+        (
+            lambda f: edit(f / "config.json", image_token_index=None),
+            AdapterError,
+            "names no image_token_index",
+        ),
+        (lambda f: shutil.rmtree(f / "qformer_tokenizer"), AdapterError, "its Q-Former tokenizer cannot be"),
+        (
+            lambda f: edit(f / "preprocessor_config.json", size={"height": 28, "width": 28}),
+            AdapterError,
+            "made 28 x 28 px, the vision tower takes 56 x 56",
+        ),
+        (lambda f: (f / "model.safetensors").unlink(), Unavailable, "its weights cannot be loaded"),
+        (drop_a_weight, AdapterError, "1 weights are missing or of another shape, query_tokens"),
+    ],
+)
+def test_damaged_checkpoint_in_one_line(copy, damage, error, message):
+    damage(copy)
+    with pytest.raises(error) as caught:
+        InstructBlip(copy, device="cpu")
+    assert message in str(caught.value)
+    assert "my-blip" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dtype": "int8"}, "Allowed: auto, float32, bfloat16, float16"),
+        ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
+        ({"num_beams": 0}, "num_beams is 0; it must be 1 or more"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; it must be above 0"),
+        ({"prompt_format": "Question:"}, "must hold {} once"),
+        ({"prompt_format": "{} {}"}, "must hold {} once"),
+        ({"device": "gpu"}, "Allowed: auto, cpu, cuda, cuda:N"),
+    ],
+)
+def test_wrong_settings_in_one_line(checkpoint, settings, message):
+    with pytest.raises(ConfigError) as caught:
+        InstructBlip(checkpoint, **settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_close_gives_the_threads_back(checkpoint):
+    before = torch.get_num_threads()
+    adapter = InstructBlip(checkpoint, device="cpu")
+    assert torch.get_num_threads() == 1
+    adapter.close()
+    assert torch.get_num_threads() == before
+
+
+def test_a_run_from_images_to_rows(checkpoint, tmp_path):
+    """Line Tracing, built, asked, parsed and stored; asked again, nothing is asked twice."""
+    assert cli("data", "build", "line_tracing", "--n", 6, "--data", tmp_path).exit_code == 0
+    task = load_task("line_tracing")
+    split = read_split(tmp_path, "line_tracing", "test")
+    plan = make_plan(
+        task,
+        task.variant("instructblip"),
+        split,
+        model={"name": "tiny-instructblip", "title": "Tiny InstructBLIP", "family": "instructblip"},
+        identity={"checkpoint": checkpoint.name},
+        frame=None,
+        frame_source=None,
+    )
+    loaded = []
+
+    def load():
+        loaded.append(InstructBlip(checkpoint, device="cpu"))
+        return loaded[-1]
+
+    for _ in range(2):
+        with RunStore(tmp_path / "runs" / plan.name) as store:
+            meta = execute(plan, store, load)
+    rows = read_rows(tmp_path / "runs" / plan.name)
+    assert len(loaded) == 1
+    assert meta["status"] == "complete"
+    assert sorted(row["sample_id"] for row in rows) == sorted(s.sample_id for s in split.samples)
+    assert {row["verdict"] for row in rows} <= {"correct", "wrong", "unparsed", "truncated"}
+    assert all(row["reply"] for row in rows)
