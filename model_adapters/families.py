@@ -1,10 +1,19 @@
 """How each family lays out a prompt and an image: chat messages, visual tokens, pixel <-> token maps.
 
+The class variables that all families have:
+    model_type, architecture  of its config.json and in transformers; several families may share them
+    image_token               the placeholder of one image in a prompt
+    system                    the line before the chat, None where the chat template has its own
+    before_answer             what stands between the prompt's end and an answer
+    layouts                   how an image can be made square; the first is the family's own
+    marks                     tokens of a reply that are no words, see `spoken`
+
 Qwen2.5-VL resizes an image to multiples of 28 px and makes one visual token of every 28 x 28 px.
 LLaVA-1.5 pads it to a square (or crops the middle), resizes that to 336 x 336 and makes one token of every
 14 x 14 px. Both read the tokens row by row. Points are continuous pixels of the original image, as elsewhere.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -64,9 +73,13 @@ class Qwen25VL:
     """Qwen2.5-VL. The limits are those of the checkpoint's image processor, areas in pixels."""
 
     name: ClassVar[str] = "qwen2_5_vl"
+    model_type: ClassVar[str] = "qwen2_5_vl"
+    architecture: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
     image_token: ClassVar[str] = "<|image_pad|>"
     system: ClassVar[str | None] = None  # its chat template has the default line
-    before_answer: ClassVar[str] = ""  # between the prompt's end and an answer
+    before_answer: ClassVar[str] = ""
+    layouts: ClassVar[tuple[str, ...]] = ("pad",)  # nothing to choose: it is not made square
+    marks: ClassVar[tuple[str, ...]] = ()
     min_pixels: int = QWEN_MIN_PIXELS
     max_pixels: int = QWEN_MAX_PIXELS
     factor: int = QWEN_FACTOR  # patch 14 px, merged 2 x 2
@@ -87,6 +100,8 @@ class Llava:
     """
 
     name: ClassVar[str] = "llava"
+    model_type: ClassVar[str] = "llava"
+    architecture: ClassVar[str] = "LlavaForConditionalGeneration"
     image_token: ClassVar[str] = "<image>"
     # The line it was trained with (LLaVA's `vicuna_v1` conversation); the Hub's chat template leaves it out.
     system: ClassVar[str | None] = (
@@ -94,6 +109,8 @@ class Llava:
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
     )
     before_answer: ClassVar[str] = " "  # its prompt ends in "ASSISTANT:"
+    layouts: ClassVar[tuple[str, ...]] = ("pad", "crop")
+    marks: ClassVar[tuple[str, ...]] = ()
     image_size: int = 336
     patch_size: int = 14
     layout: Literal["pad", "crop"] = "pad"
@@ -121,11 +138,29 @@ class Llava:
         )
 
 
-Family = Qwen25VL | Llava
-FAMILIES: Mapping[str, type[Qwen25VL] | type[Llava]] = {Qwen25VL.name: Qwen25VL, Llava.name: Llava}
+@dataclass(frozen=True, slots=True)
+class Glamm(Llava):
+    """GLaMM's text path, a LLaVA-1.5 once it is converted (see glamm.py): center crop, own prompt.
+
+    It was trained to wrap phrases in <p> ... </p> and to write [SEG] where a mask belongs.
+    """
+
+    name: ClassVar[str] = "glamm"
+    # Its `llava_v1` conversation: that of LLaVA-1.5, but of a human.
+    system: ClassVar[str | None] = (
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions."
+    )
+    layouts: ClassVar[tuple[str, ...]] = ("crop",)
+    marks: ClassVar[tuple[str, ...]] = ("<p>", "</p>", "[SEG]")
+    layout: Literal["pad", "crop"] = "crop"
 
 
-def family_class(name: str) -> type[Qwen25VL] | type[Llava]:
+Family = Qwen25VL | Llava | Glamm
+FAMILIES: Mapping[str, type[Family]] = {kind.name: kind for kind in (Qwen25VL, Llava, Glamm)}
+
+
+def family_class(name: str) -> type[Family]:
     """The layout of a family. Raises ConfigError with the known names."""
     if name not in FAMILIES:
         raise ConfigError(f"No local family named {name!r}. Known families: {', '.join(FAMILIES)}.")
@@ -138,6 +173,14 @@ def messages(family: Family | type[Family], text: str) -> list[Message]:
         [{"role": "system", "content": [{"type": "text", "text": family.system}]}] if family.system else []
     )
     return [*system, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+
+
+def spoken(family: Family | type[Family], text: str) -> str:
+    """A decoded reply in words alone: the family's marks give way to one space. Without marks it stays as it is."""
+    if not any(mark in text for mark in family.marks):
+        return text
+    marks = "|".join(re.escape(mark) for mark in family.marks)
+    return re.sub(rf"(?: *(?:{marks}))+ *", " ", text).strip()
 
 
 def expand_placeholder(input_ids: Sequence[int], image_token_id: int, n_visual: int) -> list[int]:

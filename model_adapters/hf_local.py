@@ -18,15 +18,11 @@ from typing import Any
 
 from evalkit.errors import AdapterError, ConfigError, EvalkitError, Unavailable
 from evalkit.records import Prompt, Reply
-from model_adapters.families import Llava, family_class
+from model_adapters.families import Llava, family_class, spoken
 from model_adapters.local_inputs import Encoded, InputMaker, ModelInput, loading
 from model_adapters.lora import ADAPTER_FILE, base_of, is_adapter, with_adapter
 
 _LOG = logging.getLogger(__name__)
-_MODEL_CLASSES = {
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    "llava": "LlavaForConditionalGeneration",
-}
 # A small model gains nothing from more threads, and where they contend with others' it ran 20 times slower.
 _ONE_THREAD_PARAMETERS = 10_000_000
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -40,7 +36,7 @@ class HfLocal:
     device:     auto (CUDA where there is one, else the CPU) or a torch device.
     min_pixels, max_pixels: limits of Qwen2.5-VL's resize that replace the checkpoint's; the model's
                 declared frame must state the same.
-    layout:     how LLaVA makes an image square: pad, as in its training, or crop.
+    layout:     how LLaVA makes an image square: pad, as in its training (the default), or crop; GLaMM crops.
 
     model, maker, device: the loaded model, its inputs' maker and where it stands, for probes.
     """
@@ -56,7 +52,7 @@ class HfLocal:
         batch_size: int = 8,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
-        layout: str = "pad",
+        layout: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         source, self._name = _located(checkpoint)
@@ -74,13 +70,13 @@ class HfLocal:
         source = base_of(source) if adapter else source
         with loading(self._name, "config"):
             config = transformers.AutoConfig.from_pretrained(source, **hub)
-        if config.model_type != family:
+        if config.model_type != family_type.model_type:
             raise AdapterError(
                 f"{self._name}: config.json says {config.model_type!r}, asked for as {family!r}."
             )
         limits = {k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None}
         self.maker = InputMaker(source, family_type, config, limits, hub, layout)
-        model_class = getattr(transformers, _MODEL_CLASSES[family])
+        model_class = getattr(transformers, family_type.architecture)
         model = _load_model(model_class, source, self._name, {"dtype": dtype, **hub})
         model = with_adapter(model, adapter) if adapter else model
         self.model = model.to(self.device)
@@ -213,7 +209,7 @@ class HfLocal:
         usage = {"input_tokens": len(item.input_ids), "output_tokens": len(new) if end is None else end + 1}
         return Reply(
             sample_id=item.prompt.sample_id,
-            text=text,
+            text=spoken(self.maker.family, text),
             finish_reason="length" if end is None else "stop",
             latency_s=latency_s,
             usage=usage,

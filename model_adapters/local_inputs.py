@@ -98,11 +98,11 @@ class InputMaker:
         config: Any,
         limits: Mapping[str, int],
         hub: Mapping[str, Any],
-        layout: str = "pad",
+        layout: str | None = None,
     ) -> None:
         """limits: min_pixels, max_pixels that replace the checkpoint's; hub: revision, trust_remote_code.
 
-        layout: LLaVA's, pad or crop.
+        layout: one of the family's `layouts`, the first of them unless given.
         """
         transformers = import_module("transformers")  # by name: typed Any, installed or not
 
@@ -118,7 +118,7 @@ class InputMaker:
             self._images = transformers.AutoImageProcessor.from_pretrained(
                 checkpoint, backend="pil", **limits, **hub
             )
-        self.family = _layout(checkpoint, family, config, self._images, layout)
+        self.family = _layout(checkpoint, family, config, self._images, layout or family.layouts[0])
         self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.image_token))
 
     def encode(self, prompt: Prompt) -> Encoded:
@@ -229,9 +229,9 @@ def _legacy_chat_template(checkpoint: str, hub: Mapping[str, Any]) -> str:
 
 def _layout(checkpoint: str, family: type[Family], config: Any, images: Any, layout: str) -> Family:
     """The layout with this checkpoint's numbers. Raises AdapterError where its files disagree."""
-    if layout not in ("pad", "crop") or (layout != "pad" and family is Qwen25VL):
+    if layout not in family.layouts:
         raise ConfigError(
-            f"{checkpoint}: no layout {layout!r} of {family.name}. Allowed: pad, and crop for llava."
+            f"{checkpoint}: no layout {layout!r} of {family.name}. Allowed: {', '.join(family.layouts)}."
         )
     if family is Qwen25VL:
         return Qwen25VL(
@@ -250,4 +250,4 @@ def _layout(checkpoint: str, family: type[Family], config: Any, images: Any, lay
         raise AdapterError(
             f"{checkpoint}: images are made {side} px wide, the vision tower takes {vision.image_size} px."
         )
-    return Llava(vision.image_size, vision.patch_size, layout)  # type: ignore[arg-type]  # checked above
+    return family(vision.image_size, vision.patch_size, layout)  # type: ignore[arg-type]  # checked above
