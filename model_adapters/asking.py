@@ -6,7 +6,6 @@ run by handing out no more.
 """
 
 import asyncio
-import base64
 import logging
 import queue
 import threading
@@ -202,7 +201,8 @@ def png_bytes(prompt: Prompt) -> bytes:
     try:
         content = prompt.image_path.read_bytes()
         with Image.open(BytesIO(content)) as image:
-            as_it_is = image.format == "PNG" and image.mode in ("RGB", "L") and "exif" not in image.info
+            as_it_is = image.format == "PNG" and image.mode in ("RGB", "L", "P")
+            as_it_is = as_it_is and not {"exif", "transparency"} & set(image.info)
             as_it_is = as_it_is and image.size == tuple(prompt.image_size_wh)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         as_it_is = False  # opened again below, for its error
@@ -211,10 +211,6 @@ def png_bytes(prompt: Prompt) -> bytes:
     buffer = BytesIO()
     open_rgb(prompt.image_path, prompt.image_size_wh).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def redacted(text: str, key: str | None) -> str:

@@ -1,14 +1,18 @@
 """Chat completions of OpenAI, and of any server that speaks them."""
 
+import base64
+import json
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from evalkit.records import FinishReason, Prompt, Reply
-from model_adapters.asking import ModelNames, data_url, png_bytes, redacted
+from model_adapters.asking import ModelNames, png_bytes, redacted
 from model_adapters.checkpoints import is_loopback
 from model_adapters.openai_faults import call_errors, fault_of, is_blocked, wants_max_tokens
 from model_adapters.retry import Fault, Treatment
@@ -20,7 +24,11 @@ _FINISH: Mapping[str, FinishReason] = {"length": "length", "content_filter": "co
 class Dialect(Protocol):
     """What a kind of server wants besides the API's own: vLLM's chat template, checks of its answers."""
 
-    def messages(self, prompt: Prompt) -> list[dict[str, Any]]: ...
+    def image(self, prompt: Prompt) -> bytes:
+        """The PNG that is sent. Raises EvalkitError."""
+        ...
+
+    def messages(self, prompt: Prompt, image_url: str) -> list[dict[str, Any]]: ...
 
     def extra_body(self) -> dict[str, Any]: ...
 
@@ -35,17 +43,38 @@ class PlainDialect:
     def __init__(self, detail: str = "auto", system: str | None = None) -> None:
         self._detail, self._system = detail, system
 
-    def messages(self, prompt: Prompt) -> list[dict[str, Any]]:
-        image = {"url": data_url(png_bytes(prompt)), "detail": self._detail}
-        content = [{"type": "image_url", "image_url": image}, {"type": "text", "text": prompt.text}]
+    def image(self, prompt: Prompt) -> bytes:
+        return png_bytes(prompt)
+
+    def messages(self, prompt: Prompt, image_url: str) -> list[dict[str, Any]]:
+        image = {"type": "image_url", "image_url": {"url": image_url, "detail": self._detail}}
         system = [{"role": "system", "content": self._system}] if self._system else []
-        return [*system, {"role": "user", "content": content}]
+        return [*system, {"role": "user", "content": [image, {"type": "text", "text": prompt.text}]}]
 
     def extra_body(self) -> dict[str, Any]:
         return {}
 
     def check(self, prompt: Prompt, response: Any) -> None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A body whose image is put in as bytes: encoded once for all attempts, and never a Python string.
+
+    That halves the CPU time of a request beside handing the SDK a dictionary with a data URL in it.
+    """
+
+    body: Mapping[str, Any]
+    image: bytes  # base64
+
+    def content(self, more: Mapping[str, Any], around: Callable[[dict[str, Any]], Any] = dict) -> bytes:
+        """The JSON of the body with `more` settings; around: what to wrap it in."""
+        before, after = json.dumps(around({**self.body, **more})).encode("ascii").split(_IMAGE)
+        return b"".join((before, b"data:image/png;base64,", self.image, after))
+
+
+_IMAGE = b"image-" + uuid.uuid4().hex.encode("ascii")  # stands for the data URL; no question can hold it
 
 
 class OpenAIAsker:
@@ -103,14 +132,12 @@ class OpenAIAsker:
                 return True
         return False
 
-    def prepare(self, prompt: Prompt) -> dict[str, Any]:
+    def prepare(self, prompt: Prompt) -> Request:
         """The body of a request, but for the parameter that limits its tokens."""
-        return {
-            "model": self.model,
-            "messages": self._dialect.messages(prompt),
-            **self._decoding,
-            **({"extra_body": extra} if (extra := self._dialect.extra_body()) else {}),
-        }
+        image = base64.b64encode(self._dialect.image(prompt))
+        messages = self._dialect.messages(prompt, _IMAGE.decode("ascii"))
+        body = {"model": self.model, "messages": messages, **self._decoding, **self._dialect.extra_body()}
+        return Request(body, image)
 
     def tokens(self, prompt: Prompt) -> int:
         return self._image_tokens + len(prompt.text) // 3 + prompt.max_new_tokens + self._room
@@ -119,7 +146,7 @@ class OpenAIAsker:
         """The parameter that limits a reply's tokens, under the name that the server knows."""
         return {self._token_parameter: prompt.max_new_tokens + self._room}
 
-    async def ask(self, prompt: Prompt, request: dict[str, Any]) -> Reply:
+    async def ask(self, prompt: Prompt, request: Request) -> Reply:
         started = time.perf_counter()
         try:
             response = await self._create(prompt, request)
@@ -132,16 +159,23 @@ class OpenAIAsker:
         self._names.check(reply.answered_by)
         return reply
 
-    async def _create(self, prompt: Prompt, request: dict[str, Any]) -> Any:
-        create = self._client.chat.completions.create
+    async def _create(self, prompt: Prompt, request: Request) -> Any:
         parameter = self._token_parameter
         try:
-            return await create(**request, **self.token_limit(prompt))
+            return await self._post(request.content(self.token_limit(prompt)))
         except import_module("openai").APIStatusError as error:
             if parameter == "max_tokens" or not wants_max_tokens(error):
                 raise
         self._token_parameter = "max_tokens"
-        return await create(**request, **self.token_limit(prompt))
+        return await self._post(request.content(self.token_limit(prompt)))
+
+    async def _post(self, content: bytes) -> Any:
+        return await self._client.post(
+            "/chat/completions",
+            cast_to=import_module("openai.types.chat").ChatCompletion,
+            content=content,
+            options={"headers": {"Content-Type": "application/json"}},
+        )
 
 
 def new_client(key: str | None, base_url: str, connections: int) -> Any:

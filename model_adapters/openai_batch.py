@@ -40,10 +40,10 @@ class OpenAIBatches:
         await self._client.close()
 
     def line(self, prompt: Prompt) -> bytes:
-        body = self._asker.prepare(prompt)
-        body |= body.pop("extra_body", {}) | self._asker.token_limit(prompt)
-        request = {"custom_id": prompt.sample_id, "method": "POST", "url": _ENDPOINT, "body": body}
-        return (json.dumps(request) + "\n").encode("ascii")
+        def wrapped(body: dict[str, Any]) -> dict[str, Any]:
+            return {"custom_id": prompt.sample_id, "method": "POST", "url": _ENDPOINT, "body": body}
+
+        return self._asker.prepare(prompt).content(self._asker.token_limit(prompt), wrapped) + b"\n"
 
     async def upload(self, path: Path, tag: str) -> str:
         async with self._calling():

@@ -8,7 +8,7 @@ from typing import Any
 
 from evalkit.errors import AdapterError, Unavailable
 from evalkit.records import Adapter, Prompt
-from model_adapters.asking import NetworkModel, data_url
+from model_adapters.asking import NetworkModel
 from model_adapters.checkpoint_inputs import OpenCheckpoint, open_checkpoint
 from model_adapters.openai_api import OpenAIAsker, server_name
 from model_adapters.retry import Limits
@@ -23,10 +23,13 @@ class ServedDialect:
         self._opened = opened
         self._extras = chat_request_extras(opened.eos_ids)
 
-    def messages(self, prompt: Prompt) -> list[dict[str, Any]]:
+    def image(self, prompt: Prompt) -> bytes:
         buffer = BytesIO()
         self._opened.maker.sized_image(prompt).save(buffer, "PNG", compress_level=1)
-        return messages_for(self._opened.maker.family, prompt.text, data_url(buffer.getvalue()))
+        return buffer.getvalue()
+
+    def messages(self, prompt: Prompt, image_url: str) -> list[dict[str, Any]]:
+        return messages_for(self._opened.maker.family, prompt.text, image_url)
 
     def extra_body(self) -> dict[str, Any]:
         return self._extras
