@@ -32,7 +32,7 @@ def located_files(source: str | Path, revision: str | None = None) -> Source:
     except ImportError as error:
         raise Unavailable(f"The Hub needs {error.name}: pip install 'evalkit-vlm[local]'.") from None
     if not sys.stderr.isatty():
-        hub.utils.disable_progress_bars()
+        import_module("huggingface_hub.utils").disable_progress_bars()
     try:
         found = Path(hub.snapshot_download(text, revision=revision, allow_patterns=list(_WANTED)))
     except (OSError, ValueError) as error:  # the Hub's and the network's errors among them

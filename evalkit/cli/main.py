@@ -4,6 +4,7 @@ import click
 
 from evalkit import __version__
 from evalkit.cli.common import Group
+from evalkit.cli.convert import convert_group
 from evalkit.cli.data import data_group
 from evalkit.cli.listing import models_command, tasks_command, validate_command
 from evalkit.cli.parse import parse_command
@@ -33,6 +34,7 @@ for _command in (
     models_command,
     validate_command,
     data_group,
+    convert_group,
     train_command,
     run_command,
     probe_command,
