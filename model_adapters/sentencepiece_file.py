@@ -41,6 +41,7 @@ def read_pieces(path: Path) -> list[Piece]:
     except (ValueError, IndexError, KeyError, TypeError, struct.error) as error:
         raise AdapterError(f"{path}: not a sentencepiece model ({type(error).__name__}: {error}).") from None
     expected = {
+        "<unk>, <s>, </s> first": [piece.text for piece in pieces[:3]] == ["<unk>", "<s>", "</s>"],
         "model_type BPE": trainer.get(3) == _BPE,
         "byte_fallback": trainer.get(35) == 1,
         "no character map": not normalizer.get(2),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from evalkit.errors import AdapterError, Unavailable
 
@@ -66,12 +68,15 @@ def survey(files: Sequence[Path]) -> dict[str, Stored]:
 
 
 class _Bin:
-    """A file of torch.save, mapped into memory; only tensors are unpickled, never other objects."""
+    """A file of torch.save, mapped into memory; only tensors are unpickled, never other objects.
+
+    torch before 1.6 wrote no zip, which cannot be mapped: such a file is read whole.
+    """
 
     def __init__(self, file: Path) -> None:
         import torch
 
-        self._tensors = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        self._tensors = torch.load(file, map_location="cpu", mmap=is_zipfile(file), weights_only=True)
         if not isinstance(self._tensors, Mapping):
             raise TypeError(f"a {type(self._tensors).__name__}, not a mapping of names to tensors")
         if odd := [k for k, v in self._tensors.items() if not isinstance(v, torch.Tensor)]:
@@ -113,9 +118,12 @@ def opened(file: Path) -> Iterator[_Bin | _Safe]:
     try:
         tensors = _Safe(file) if file.suffix == ".safetensors" else _Bin(file)
     except UnpicklingError as error:
+        # torch's message goes on to advise loading it all the same: only what was found is passed on
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"holds more than tensors ({named[1]})" if named else "is no file of weights"
         raise AdapterError(
-            f"{file}: holds more than tensors and is not loaded, since unpickling it could run its code "
-            f"({_first_line(error)})."
+            f"{file}: {what} and is not loaded: unpickling it could run its code. "
+            "Fetch it again from where it was released."
         ) from None
     except (OSError, RuntimeError, TypeError, ValueError, KeyError, EOFError, SafetensorError) as error:
         raise AdapterError(f"{file}: cannot be read as weights ({_first_line(error)}).") from None
@@ -123,8 +131,7 @@ def opened(file: Path) -> Iterator[_Bin | _Safe]:
 
 
 def _first_line(error: Exception) -> str:
-    # torch's advice to load without weights_only is not passed on
-    text = str(error).strip().split("\n", 1)[0].split(". This file can still be loaded", 1)[0]
+    text = str(error).strip().split("\n", 1)[0]
     return f"{type(error).__name__}: {' '.join(text.split())[:200].rstrip('.:')}"
 
 

@@ -4,15 +4,16 @@ import json
 import struct
 
 import torch
+
 from model_adapters.tiny_recipes import SENTENCES
 
 ADDED = ("<im_start>", "<im_end>", "<bbox>", "<point>", "[SEG]", "<p>", "</p>")
-SIZE, INNER, LAYERS, HEADS = 64, 128, 2, 2  # heads of 32: vLLM on the CPU takes no smaller ones
+HEAD = 32  # vLLM on the CPU takes no smaller one
 CLIP_SIZE, CLIP_LAYERS, SIDE, PATCH = 48, 3, 56, 14
 N_VISUAL = (SIDE // PATCH) ** 2
 
 
-def make_glamm(folder, shards=3, dtype=torch.float32, safetensors=False):
+def make_glamm(folder, shards=3, dtype=torch.float32, safetensors=False, size=64, inner=128, layers=2):
     """The checkpoint; returns its weights by their own keys."""
     folder.mkdir(parents=True)
     pieces = learnt_pieces()
@@ -20,8 +21,8 @@ def make_glamm(folder, shards=3, dtype=torch.float32, safetensors=False):
     added = {token: len(pieces) + place for place, token in enumerate(ADDED)}
     write_json(folder / "added_tokens.json", added)
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True})
-    write_json(folder / "config.json", config(len(pieces) + len(ADDED)))
-    weights = {k: v.to(dtype) for k, v in text_weights(len(pieces), len(ADDED)).items()}
+    write_json(folder / "config.json", config(len(pieces) + len(ADDED), size, inner, layers))
+    weights = {k: v.to(dtype) for k, v in text_weights(len(pieces), size, inner, layers).items()}
     save_shards(folder, weights, shards, safetensors)
     return weights
 
@@ -45,11 +46,11 @@ def make_clip(folder, dtype=torch.float32):
     return weights
 
 
-def config(n_tokens):
+def config(n_tokens, size, inner, layers):
     """As GLaMM's class saves it: model_type "llava" of its own, keys that LLaVA's config has under other names."""
     return {
-        "architectures": ["GLaMMForCausalLM"], "model_type": "llava", "vocab_size": n_tokens, "hidden_size": SIZE,
-        "intermediate_size": INNER, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_act": "silu",
+        "architectures": ["GLaMMForCausalLM"], "model_type": "llava", "vocab_size": n_tokens, "hidden_size": size,
+        "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": size // HEAD, "hidden_act": "silu",
         "rms_norm_eps": 1e-5, "max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
         "mm_hidden_size": CLIP_SIZE, "mm_use_im_start_end": True, "mm_vision_select_layer": -2,
         "mm_vision_select_feature": "patch", "mm_vision_tower": "openai/clip-vit-large-patch14-336", "out_dim": 256,
@@ -57,34 +58,49 @@ def config(n_tokens):
     }  # fmt: skip
 
 
-def text_weights(n_pieces, n_added):
-    rows, random = n_pieces + n_added, torch.Generator().manual_seed(5)
+def text_weights(n_pieces, size, inner, layers):
+    rows, random = n_pieces + len(ADDED), torch.Generator().manual_seed(5)
 
     def linear(*shape):  # unit gain: logits with a clear winner
         return torch.randn(shape, generator=random) / shape[-1] ** 0.5
 
-    weights = {"model.embed_tokens.weight": linear(rows, SIZE) * 8, "model.norm.weight": torch.ones(SIZE)}
-    for layer in range(LAYERS):
+    weights = {"model.embed_tokens.weight": linear(rows, size) * 8, "model.norm.weight": torch.ones(size)}
+    for layer in range(layers):
         at = f"model.layers.{layer}."
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            weights[f"{at}self_attn.{name}.weight"] = linear(SIZE, SIZE)
-        weights[f"{at}mlp.gate_proj.weight"], weights[f"{at}mlp.up_proj.weight"] = linear(INNER, SIZE), linear(INNER, SIZE)
-        weights[f"{at}mlp.down_proj.weight"] = linear(SIZE, INNER)
-        weights[f"{at}input_layernorm.weight"] = torch.ones(SIZE) + linear(SIZE) * 0.3
-        weights[f"{at}post_attention_layernorm.weight"] = torch.ones(SIZE)
-        weights[f"{at}self_attn.rotary_emb.inv_freq"] = torch.ones(16)
-    weights["model.mm_projector.0.weight"], weights["model.mm_projector.0.bias"] = linear(SIZE, CLIP_SIZE), linear(SIZE)
-    weights["model.mm_projector.2.weight"], weights["model.mm_projector.2.bias"] = linear(SIZE, SIZE) * 2, linear(SIZE)
-    # what segments and reads regions
-    weights["model.region_encoder.mlvl_fuse.input_conv.0.weight"] = linear(4, 4)
-    weights["model.grounding_encoder.image_encoder.pos_embed"] = linear(1, 2, 2, 8)
-    weights["model.grounding_encoder.mask_decoder.iou_token.weight"] = linear(1, 8)
-    weights["model.text_hidden_fcs.0.0.weight"], weights["model.text_hidden_fcs.0.0.bias"] = linear(8, SIZE), linear(8)
-    head = linear(rows, SIZE) * 8
+        shapes = {f"self_attn.{name}": (size, size) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+        shapes |= {
+            "mlp.gate_proj": (inner, size),
+            "mlp.up_proj": (inner, size),
+            "mlp.down_proj": (size, inner),
+        }
+        weights |= {f"{at}{name}.weight": linear(*shape) for name, shape in shapes.items()}
+        weights[f"{at}input_layernorm.weight"] = torch.ones(size) + linear(size) * 0.3
+        weights[f"{at}post_attention_layernorm.weight"] = torch.ones(size)
+        weights[f"{at}self_attn.rotary_emb.inv_freq"] = torch.ones(HEAD // 2)
+    weights |= {
+        "model.mm_projector.0.weight": linear(size, CLIP_SIZE),
+        "model.mm_projector.0.bias": linear(size),
+    }
+    weights |= {
+        "model.mm_projector.2.weight": linear(size, size) * 2,
+        "model.mm_projector.2.bias": linear(size),
+    }
+    head = linear(rows, size) * 8
     head[:259] *= 0.2  # unknown, bytes: replies are of words
     head[2] *= 15  # </s>: replies end
     head[n_pieces + 4 :] *= 2  # [SEG], <p>, </p>: replies have marks
-    return weights | {"lm_head.weight": head}
+    return weights | {"lm_head.weight": head} | unused_weights(linear, size)
+
+
+def unused_weights(linear, size):
+    """Of what segments and reads regions."""
+    return {
+        "model.region_encoder.mlvl_fuse.input_conv.0.weight": linear(4, 4),
+        "model.grounding_encoder.image_encoder.pos_embed": linear(1, 2, 2, 8),
+        "model.grounding_encoder.mask_decoder.iou_token.weight": linear(1, 8),
+        "model.text_hidden_fcs.0.0.weight": linear(8, size),
+        "model.text_hidden_fcs.0.0.bias": linear(8),
+    }
 
 
 def clip_weights():
@@ -93,7 +109,10 @@ def clip_weights():
     def linear(*shape):
         return torch.randn(shape, generator=random) / torch.Size(shape[1:]).numel() ** 0.5
 
-    size, weights = CLIP_SIZE, {"logit_scale": torch.tensor(4.6), "visual_projection.weight": linear(32, CLIP_SIZE)}
+    size, weights = (
+        CLIP_SIZE,
+        {"logit_scale": torch.tensor(4.6), "visual_projection.weight": linear(32, CLIP_SIZE)},
+    )
     weights["text_projection.weight"] = linear(32, 32)
     weights["text_model.final_layer_norm.weight"] = torch.ones(32)
     at = "vision_model."
@@ -107,7 +126,10 @@ def clip_weights():
         norms += [f"{block}layer_norm1", f"{block}layer_norm2"]
         shapes = {f"self_attn.{n}": (size, size) for n in ("q_proj", "k_proj", "v_proj", "out_proj")}
         for name, shape in (shapes | {"mlp.fc1": (96, size), "mlp.fc2": (size, 96)}).items():
-            weights[f"{block}{name}.weight"], weights[f"{block}{name}.bias"] = linear(*shape), linear(shape[0], 1)[:, 0]
+            weights[f"{block}{name}.weight"], weights[f"{block}{name}.bias"] = (
+                linear(*shape),
+                linear(shape[0], 1)[:, 0],
+            )
     for norm in norms:
         weights[f"{norm}.weight"], weights[f"{norm}.bias"] = torch.ones(size), torch.zeros(size)
     return weights
@@ -117,7 +139,11 @@ def save_shards(folder, weights, shards, safetensors=False):
     """In `shards` files with an index, or in one without."""
     stem, end = ("model", "safetensors") if safetensors else ("pytorch_model", "bin")
     keys = list(weights)
-    names = [f"{stem}-{i:05d}-of-{shards:05d}.{end}" for i in range(1, shards + 1)] if shards > 1 else [f"{stem}.{end}"]
+    names = (
+        [f"{stem}-{i:05d}-of-{shards:05d}.{end}" for i in range(1, shards + 1)]
+        if shards > 1
+        else [f"{stem}.{end}"]
+    )
     for i, name in enumerate(names):
         part = {key: weights[key] for key in keys[i::shards]}
         if safetensors:
