@@ -6,14 +6,10 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image, ImageDraw
-from support import cli, read_rows
+from support import cli, cli_json, read_rows
 
-from evalkit.datasets.disk import read_split
 from evalkit.errors import AdapterError, ConfigError, Unavailable
 from evalkit.records import Prompt
-from evalkit.runner import execute, make_plan
-from evalkit.store import RunStore
-from evalkit.task import load_task
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -479,32 +475,45 @@ def test_close_gives_the_threads_back(checkpoint):
     assert torch.get_num_threads() == before
 
 
-def test_a_run_from_images_to_rows(checkpoint, tmp_path):
-    """Line Tracing, built, asked, parsed and stored; asked again, nothing is asked twice."""
+ENTRY = """
+tiny-blip:
+  adapter: local
+  family: instructblip
+  checkpoint: tiny:instructblip
+  runtime: {device: cpu}
+"""
+
+
+def test_a_run_from_images_to_rows(tiny_cache, tmp_path, monkeypatch):
+    """Line Tracing, built, asked, parsed and stored; asked again, nothing happens; beams are another run."""
+    monkeypatch.setenv("EVALKIT_CACHE", str(tiny_cache))
+    (tmp_path / "models.yaml").write_text(ENTRY)
     assert cli("data", "build", "line_tracing", "--n", 6, "--data", tmp_path).exit_code == 0
-    task = load_task("line_tracing")
-    split = read_split(tmp_path, "line_tracing", "test")
-    plan = make_plan(
-        task,
-        task.variant("instructblip"),
-        split,
-        model={"name": "tiny-instructblip", "title": "Tiny InstructBLIP", "family": "instructblip"},
-        identity={"checkpoint": checkpoint.name},
-        frame=None,
-        frame_source=None,
-    )
-    loaded = []
-
-    def load():
-        loaded.append(InstructBlip(checkpoint, device="cpu"))
-        return loaded[-1]
-
-    for _ in range(2):
-        with RunStore(tmp_path / "runs" / plan.name) as store:
-            meta = execute(plan, store, load)
-    rows = read_rows(tmp_path / "runs" / plan.name)
-    assert len(loaded) == 1
-    assert meta["status"] == "complete"
-    assert sorted(row["sample_id"] for row in rows) == sorted(s.sample_id for s in split.samples)
+    places = ("--data", tmp_path, "--results", tmp_path / "results", "--models", tmp_path / "models.yaml")
+    run = ("run", "--model", "tiny-blip", "--task", "line_tracing", *places)
+    document = cli_json(*run)
+    assert document["status"] == "complete"
+    rows = read_rows(document["run"])
+    assert len({row["sample_id"] for row in rows}) == len(rows) == document["n"] >= 4
     assert {row["verdict"] for row in rows} <= {"correct", "wrong", "unparsed", "truncated"}
     assert all(row["reply"] for row in rows)
+    assert cli_json(*run) == document
+    assert read_rows(document["run"]) == rows
+    assert cli_json(*run, "--set", "num_beams=1")["run"] != document["run"]
+
+
+def test_same_bytes_in_another_cache(checkpoint, tmp_path):
+    again = tiny_checkpoint("instructblip", tmp_path)
+    assert again.name == checkpoint.name
+    files = sorted(path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file())
+    assert len(files) >= 8
+    for name in files:
+        assert (again / name).read_bytes() == (checkpoint / name).read_bytes(), name
+
+
+def test_the_tiny_checkpoint_loads_whole_and_small(checkpoint):
+    model, found = transformers.InstructBlipForConditionalGeneration.from_pretrained(
+        checkpoint, output_loading_info=True
+    )
+    assert not any(found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.num_parameters() < 500_000

@@ -13,15 +13,10 @@ import numpy as np
 import pytest
 from molmo_stand_in import make_checkpoint
 from PIL import Image, ImageDraw
-from support import cli, read_rows
+from support import cli, cli_json, read_rows
 
-from evalkit.datasets.disk import read_split
 from evalkit.errors import AdapterError, ConfigError, Unavailable
-from evalkit.frames import Frame
 from evalkit.records import Prompt
-from evalkit.runner import execute, make_plan
-from evalkit.store import RunStore
-from evalkit.task import load_task
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -384,23 +379,28 @@ def test_the_stand_in_against_tensorflow_itself():
         assert np.abs(made[0] - made[1]).max() < 2e-4
 
 
+ENTRY = """
+stand-in:
+  adapter: local
+  family: molmo
+  checkpoint: {checkpoint}
+  frame: {{kind: percent}}
+  runtime: {{device: cpu}}
+"""
+
+
 def test_a_run_from_images_to_rows(checkpoint, tmp_path):
-    """Grid Patch in Molmo's own wording and frame, asked, parsed and stored."""
-    assert cli("data", "build", "grid_patch", "--n", 4, "--data", tmp_path).exit_code == 0
-    task = load_task("grid_patch")
-    split = read_split(tmp_path, "grid_patch", "test")
-    plan = make_plan(
-        task,
-        task.variant("molmo"),
-        split,
-        model={"name": "molmo-stand-in", "title": "Molmo stand-in", "family": "molmo"},
-        identity={"checkpoint": checkpoint.name},
-        frame=Frame("percent"),
-        frame_source="registry",
-    )
-    with RunStore(tmp_path / "runs" / plan.name) as store:
-        meta = execute(plan, store, lambda: load(checkpoint))
-    rows = read_rows(tmp_path / "runs" / plan.name)
-    assert meta["status"] == "complete"
-    assert sorted(row["sample_id"] for row in rows) == sorted(s.sample_id for s in split.samples)
-    assert all(row["reply"] is not None for row in rows)
+    """Grid Patch in Molmo's own wording and frame; refused without the flag, asked, parsed and stored with it."""
+    (tmp_path / "models.yaml").write_text(ENTRY.format(checkpoint=checkpoint))
+    assert cli("data", "build", "grid_patch", "--n", 16, "--data", tmp_path).exit_code == 0
+    places = ("--data", tmp_path, "--results", tmp_path / "results", "--models", tmp_path / "models.yaml")
+    run = ("run", "--model", "stand-in", "--task", "grid_patch", "--engine", "hf_local", *places)
+    refused = cli(*run)
+    assert refused.exit_code == 1
+    assert "allow it with --trust-remote-code" in refused.stderr
+    assert not list((tmp_path / "results").rglob("*.json*"))
+    document = cli_json(*run, "--trust-remote-code")
+    assert document["status"] == "complete"
+    rows = read_rows(document["run"])
+    assert len({row["sample_id"] for row in rows}) == len(rows) == document["n"] >= 4
+    assert all(row["reply"] for row in rows)
