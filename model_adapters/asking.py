@@ -55,13 +55,18 @@ class Asker(Protocol):
 
 
 class NetworkModel:
-    """An adapter over an asker; `service` is stopped at the end: a server that was started for the run."""
+    """An adapter over an asker.
 
-    def __init__(self, asker: Asker, limits: Limits, service: Service | None = None) -> None:
-        self._asker, self._limits, self._service = asker, limits, service
+    service: stopped at the end: a server that was started for the run. proven: see retry.Policy.
+    """
+
+    def __init__(
+        self, asker: Asker, limits: Limits, service: Service | None = None, *, proven: bool = False
+    ) -> None:
+        self._asker, self._limits, self._service, self._proven = asker, limits, service, proven
 
     def replies(self, prompts: Iterable[Prompt]) -> Iterator[Reply]:
-        return stream(prompts, self._asker, self._limits)
+        return stream(prompts, self._asker, self._limits, proven=self._proven)
 
     def describe(self) -> Mapping[str, str]:
         return self._asker.describe()
@@ -71,12 +76,14 @@ class NetworkModel:
             self._service.close()
 
 
-def stream(prompts: Iterable[Prompt], asker: Asker, limits: Limits) -> Iterator[Reply]:
+def stream(
+    prompts: Iterable[Prompt], asker: Asker, limits: Limits, *, proven: bool = False
+) -> Iterator[Reply]:
     """Replies as they arrive. Raises AdapterError when no request can be answered, QuotaExhausted by quota.
 
     Ctrl-C asks nothing more and hands on what is in flight, since that is paid for; again: drops it.
     """
-    talk = _Talk(iter(prompts), asker, limits)
+    talk = _Talk(iter(prompts), asker, limits, proven)
     talk.start()
     try:
         yield from talk.replies()
@@ -92,8 +99,9 @@ def stream(prompts: Iterable[Prompt], asker: Asker, limits: Limits) -> Iterator[
 class _Talk:
     """The thread with the event loop, and the queue through which replies leave it."""
 
-    def __init__(self, prompts: Iterator[Prompt], asker: Asker, limits: Limits) -> None:
+    def __init__(self, prompts: Iterator[Prompt], asker: Asker, limits: Limits, proven: bool) -> None:
         self._prompts, self._asker, self._limits, self._name = prompts, asker, limits, asker.model
+        self._proven = proven
         self._out: queue.SimpleQueue[Reply | BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"asking {asker.model}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,7 +145,7 @@ class _Talk:
 
     async def _main(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        policy = self._policy = Policy(self._limits)
+        policy = self._policy = Policy(self._limits, proven=self._proven)
         await self._asker.open()
         try:
             async with asyncio.TaskGroup() as group:

@@ -86,14 +86,27 @@ class GeminiBatches:
         found: list[tuple[str, Reply | Fault]] = []
         async with self._calling(batch):
             made = await self._client.aio.batches.get(name=batch)
-            name = made.dest.file_name if made.dest else None
-            content = await self._client.aio.files.download(file=name) if name else b""
-            for line in content.splitlines():
-                entry = json.loads(line)
+            for entry in await self._entries(made.dest):
                 prompt = prompts.get(str(entry["key"]))
                 if prompt is not None:
                     found.append((prompt.sample_id, outcome(prompt, entry, self._key)))
         return found
+
+    async def _entries(self, dest: Any) -> list[dict[str, Any]]:
+        """Lines of the responses file; answers to a small batch may stand inside the batch."""
+        if dest is None:
+            return []
+        if dest.file_name:
+            content = await self._client.aio.files.download(file=dest.file_name)
+            return [json.loads(line) for line in content.splitlines()]
+        return [
+            {
+                "key": (one.metadata or {})["key"],
+                "response": one.response and one.response.model_dump(mode="json", exclude_none=True),
+                "error": one.error and one.error.model_dump(),
+            }
+            for one in dest.inlined_responses or []
+        ]
 
     @asynccontextmanager
     async def _calling(self, batch: str | None = None) -> AsyncIterator[None]:

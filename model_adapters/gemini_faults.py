@@ -46,11 +46,10 @@ def _status_fault(error: Any, asked: str, where: str, key: str | None) -> Fault:
             Treatment.STOP,
             f"{where} refuses the key ({status}: {message}). Set a valid one in the environment",
         )
-    if status == 402 or (status in (400, 403, 429) and "billing" in lower):
-        return Fault(
-            Treatment.QUOTA,
-            f"the account has no credit left ({status}: {message}). Pay or raise its limit; the same command goes on",
-        )
+    if status == 429:
+        return _too_many(error, message)
+    if status == 402 or (status in (400, 403) and "billing" in lower):
+        return _unpaid(status, message)
     if status == 403 or (status == 400 and error.status == "FAILED_PRECONDITION"):
         return Fault(
             Treatment.STOP, f"the key may not use {asked} ({status}: {message}). Use another key or model"
@@ -60,8 +59,6 @@ def _status_fault(error: Any, asked: str, where: str, key: str | None) -> Fault:
             Treatment.STOP,
             f"{where} has no model {asked} ({status}: {message}). Check the name: evalkit models --check",
         )
-    if status == 429:
-        return _too_many(error, message)
     if status in _PASSING or status >= 500:
         return Fault(Treatment.PASSING, f"the server failed ({status}: {message})", delay_s=_delay_s(error))
     return Fault(
@@ -72,17 +69,29 @@ def _status_fault(error: Any, asked: str, where: str, key: str | None) -> Fault:
 
 
 def _too_many(error: Any, message: str) -> Fault:
-    quotas = [
-        str(violation.get("quotaId", ""))
+    """By the details: the sentence about quota and billing is the same for a minute's limit and a day's."""
+    quotas = " ".join(
+        str(violation.get("quotaId", "")).lower()
         for detail in _details(error.details)
         for violation in detail.get("violations") or []
         if isinstance(violation, dict)
-    ]
-    if any("perday" in quota.lower() for quota in quotas):
+    )
+    if "perday" in quotas:
         return Fault(
             Treatment.QUOTA, f"the day's quota is used up (429: {message}). The same command goes on tomorrow"
         )
-    return Fault(Treatment.RATE, f"too many requests (429: {message})", delay_s=_delay_s(error))
+    delay_s = _delay_s(error)
+    unpaid = any(sign in message.lower() for sign in ("credit", "billing", "prepay"))
+    if unpaid and not quotas and delay_s is None:
+        return _unpaid(429, message)
+    return Fault(Treatment.RATE, f"too many requests (429: {message})", delay_s=delay_s)
+
+
+def _unpaid(status: int, message: str) -> Fault:
+    return Fault(
+        Treatment.QUOTA,
+        f"the account has no credit left ({status}: {message}). Pay or raise its limit; the same command goes on",
+    )
 
 
 def _delay_s(error: Any) -> float | None:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from model_adapters.retry import Limits
 
 
-def load_adapter(entry: ModelEntry, journal: Path | None = None) -> Adapter:
+def load_adapter(entry: ModelEntry, journal: Path | None = None, *, proven: bool = False) -> Adapter:
     """The adapter of an entry, ready to answer. Raises Unavailable with what is missing.
 
     journal: ask by the provider's batch service, and note there durably what was submitted.
+    proven:  of API models, that some questions of the run have been answered.
     """
     if entry.adapter is None:
         raise Unavailable(f"{entry.name}: {missing(entry)}.")
@@ -36,7 +37,7 @@ def load_adapter(entry: ModelEntry, journal: Path | None = None) -> Adapter:
 
         return Fake(**entry.options, **entry.runtime)
     if entry.adapter in API_KINDS:
-        return _api(entry, journal)
+        return _api(entry, journal, proven)
     require_checkpoint(entry)
     return _local(entry)
 
@@ -71,7 +72,7 @@ def _local(entry: ModelEntry) -> Adapter:
             return HfLocal(checkpoint, entry.family, **settings)
 
 
-def _api(entry: ModelEntry, journal: Path | None) -> Adapter:
+def _api(entry: ModelEntry, journal: Path | None, proven: bool) -> Adapter:
     from model_adapters.asking import NetworkModel
 
     if lacking := missing_key(entry):
@@ -79,7 +80,7 @@ def _api(entry: ModelEntry, journal: Path | None) -> Adapter:
     limits = limits_of(entry)
     asker = asker_of(entry, limits)
     if journal is None:
-        return NetworkModel(asker, limits)
+        return NetworkModel(asker, limits, proven=proven)
     from model_adapters.batches import BatchModel
 
     return BatchModel(_batch_service(asker, entry), journal, float(entry.runtime.get("poll_s", 30.0)))

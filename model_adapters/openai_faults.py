@@ -35,7 +35,10 @@ def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault
     if isinstance(error, openai.APIStatusError):
         return _status_fault(error, asked, where, key)
     if isinstance(error, openai.APITimeoutError):
-        return Fault(Treatment.DOUBTFUL, f"no answer in time ({message})")
+        # the aiohttp transport calls a refused connection a timeout, too
+        found = connection_fault(error, where, key)
+        slow = Fault(Treatment.DOUBTFUL, f"no answer in time ({message})")
+        return found if found.treatment is Treatment.REFUSED else slow
     if isinstance(error, openai.APIResponseValidationError | ValueError):  # JSONDecodeError is a ValueError
         return Fault(Treatment.DOUBTFUL, f"the answer is not as the API's ({message})")
     return connection_fault(error, where, key)

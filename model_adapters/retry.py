@@ -164,9 +164,12 @@ class Pacer:
 
 
 class Policy:
-    """Retries, back-off, concurrency and pace of one run; lives in one event loop."""
+    """Retries, back-off, concurrency and pace of one run; lives in one event loop.
 
-    def __init__(self, limits: Limits) -> None:
+    proven: the model has answered such questions before, so that rejections alike are the questions' fault.
+    """
+
+    def __init__(self, limits: Limits, *, proven: bool = False) -> None:
         self.limits = limits
         self.window = Window(limits.concurrency)
         self.refused_for_rate = 0
@@ -175,7 +178,7 @@ class Policy:
         self._answered = 0
         self._refusals = 0
         self._rejections: Counter[str] = Counter()
-        self._finished = 0
+        self._finished = 1 if proven else 0
 
     async def call(self, ask: Callable[[], Awaitable[T]], tokens: int = 0) -> tuple[T, int]:
         """ask() with retries: what it returns and the number of attempts it took.

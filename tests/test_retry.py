@@ -77,8 +77,8 @@ def test_refused_connections_stop_a_run_that_never_had_an_answer(before, expecte
 
 
 def test_the_first_five_rejected_alike_stop_the_run():
-    async def main(kinds):
-        policy, ends = Policy(Limits()), []
+    async def main(kinds, proven=False):
+        policy, ends = Policy(Limits(), proven=proven), []
         for alike in kinds:
             try:
                 await policy.call(asking(Fault(J, f"no {alike}", alike=alike)) if alike else asking())
@@ -88,6 +88,7 @@ def test_the_first_five_rejected_alike_stop_the_run():
         return ends
 
     assert asyncio.run(main(["a"] * 5)) == [J] * 4 + [S]
+    assert asyncio.run(main(["a"] * 5, proven=True)) == [J] * 5  # the questions' fault, not the model's
     assert asyncio.run(main(["a", "b", "a", "a", "a"])) == [J] * 5
     assert asyncio.run(main(["a", None, "a", "a", "a", "a"])) == [J, "answer", J, J, J, J]
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,9 @@ def run_command(
     _show_log()
     with RunStore(folder) as store:
         journal = folder / "batches.jsonl" if batch else None
-        meta = _execute_visibly(plan, store, lambda: load_adapter(entry, journal), costs.budget(), execute)
+        proven = any(row["verdict"] != "failed" for row in store.rows.values())
+        load = partial(load_adapter, entry, journal, proven=proven)
+        meta = _execute_visibly(plan, store, load, costs.budget(), execute)
         result = summary(meta, store.rows, folder)
     show_summary(result, as_json)
     _warn_of_answers(meta, result)
