@@ -18,7 +18,7 @@ from PIL import Image
 
 from evalkit.errors import AdapterError, ConfigError, Unavailable
 from evalkit.records import Prompt
-from model_adapters.families import Family, Llava, Qwen25VL, expand_placeholder, messages
+from model_adapters.families import Family, Glamm, Llava, Qwen25VL, expand_placeholder, messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,14 @@ class InputMaker:
             raise ConfigError(
                 f"{checkpoint}: min_pixels and max_pixels are for {Qwen25VL.name}, not {family.name}."
             )
+        _require_converted(checkpoint, family, config)
         with loading(checkpoint, "tokenizer"):
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, **hub)
             self._chat_template = self.tokenizer.chat_template or _legacy_chat_template(checkpoint, hub)
+        if absent := [mark for mark in family.marks if mark not in self.tokenizer.get_vocab()]:
+            raise AdapterError(
+                f"{checkpoint}: its tokenizer has no {absent[0]}: not a {family.name} checkpoint."
+            )
         with loading(checkpoint, "image processor"):
             # the PIL backend everywhere: the same pixels with and without torchvision
             self._images = transformers.AutoImageProcessor.from_pretrained(
@@ -225,6 +230,16 @@ def _legacy_chat_template(checkpoint: str, hub: Mapping[str, Any]) -> str:
     if path is None:
         raise ValueError("no chat template: neither in its tokenizer nor as chat_template.json or .jinja")
     return str(json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"])
+
+
+def _require_converted(checkpoint: str, family: type[Family], config: Any) -> None:
+    """Raises AdapterError for GLaMM as released: its config.json says "llava" but is not transformers'."""
+    found = config.architectures or [family.architecture]
+    if family is Glamm and family.architecture not in found:
+        raise AdapterError(
+            f"{checkpoint}: is of {found[0]}, in its makers' layout. Make a folder of it that can be run here: "
+            f"evalkit convert glamm {checkpoint} OUT."
+        )
 
 
 def _layout(checkpoint: str, family: type[Family], config: Any, images: Any, layout: str) -> Family:

@@ -64,7 +64,7 @@ def text_weights(n_pieces, size, inner, layers):
     def linear(*shape):  # unit gain: logits with a clear winner
         return torch.randn(shape, generator=random) / shape[-1] ** 0.5
 
-    weights = {"model.embed_tokens.weight": linear(rows, size) * 8, "model.norm.weight": torch.ones(size)}
+    weights = {"model.embed_tokens.weight": linear(rows, size), "model.norm.weight": torch.ones(size)}
     for layer in range(layers):
         at = f"model.layers.{layer}."
         shapes = {f"self_attn.{name}": (size, size) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
@@ -74,6 +74,8 @@ def text_weights(n_pieces, size, inner, layers):
             "mlp.down_proj": (size, inner),
         }
         weights |= {f"{at}{name}.weight": linear(*shape) for name, shape in shapes.items()}
+        for name in ("q_proj", "k_proj"):
+            weights[f"{at}self_attn.{name}.weight"] *= 1.5  # attention picks, it does not average
         weights[f"{at}input_layernorm.weight"] = torch.ones(size) + linear(size) * 0.3
         weights[f"{at}post_attention_layernorm.weight"] = torch.ones(size)
         weights[f"{at}self_attn.rotary_emb.inv_freq"] = torch.ones(HEAD // 2)
@@ -85,10 +87,10 @@ def text_weights(n_pieces, size, inner, layers):
         "model.mm_projector.2.weight": linear(size, size) * 2,
         "model.mm_projector.2.bias": linear(size),
     }
-    head = linear(rows, size) * 8
+    head = linear(rows, size)
     head[:259] *= 0.2  # unknown, bytes: replies are of words
-    head[2] *= 15  # </s>: replies end
-    head[n_pieces + 4 :] *= 2  # [SEG], <p>, </p>: replies have marks
+    head[2] *= 18  # </s>: replies end
+    head[n_pieces + 4 :] *= 2.5  # [SEG], <p>, </p>: replies have marks
     return weights | {"lm_head.weight": head} | unused_weights(linear, size)
 
 
