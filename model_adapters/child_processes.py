@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Reads lists of process ids, a line each; at the end of its input it kills those of the last line.
-_GUARD = 'last=; while read -r pids; do last=$pids; done; [ -z "$last" ] || kill -s KILL -- $last 2>/dev/null'
+_GUARD = 'last=; while read -r pids; do last=$pids; done; [ -z "$last" ] || kill -s KILL -- $last'
 _ERROR = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)): *(\S.*)")
 # What a process says that only passes on another's error.
 _PASSED_ON = (
@@ -32,7 +32,12 @@ class Guard:
 
     def __init__(self) -> None:
         self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True
+            ["/bin/sh", "-c", _GUARD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
         )
 
     def watch(self, pids: Iterable[int]) -> None:
