@@ -1,7 +1,8 @@
 """GLaMM's original checkpoint -> a LLaVA folder that transformers and vLLM both load: `evalkit convert glamm`.
 
 Everything is checked before anything is written, and the folder gets its name once it is whole. Weights
-pass one at a time, so memory stays at the largest of them beside the input file that is mapped.
+pass one at a time, and an input file stays mapped for one output file at most: memory follows the size of
+those, not of the model or of its shards.
 """
 
 import json
