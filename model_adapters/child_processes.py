@@ -86,11 +86,14 @@ class Log:
     def error(self) -> str | None:
         """The last error in the log that does not merely pass on another, on one line; None without one."""
         found = None
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for at, line in enumerate(lines):
             match = _ERROR.search(line)
             if match and not any(words in line for words in _PASSED_ON):
-                found = match
-        return None if found is None else one_line(found.group(0))
+                # pydantic says what is wrong on the lines that follow
+                more = lines[at + 1 : at + 4] if "validation error" in line else []
+                found = gist(" ".join([match.group(0), *more]))
+        return found
 
     def last_line(self) -> str | None:
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -117,6 +120,11 @@ def output_into(path: str | Path) -> Iterator[None]:
         for fd, saved in kept:
             os.dup2(saved, fd)
             os.close(saved)
+
+
+def gist(text: str) -> str:
+    """An error's text on one line, without what pydantic adds: the type, all of the input, a link."""
+    return one_line(text.split(" [type=")[0].split("For further information")[0]).rstrip(". ")
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from evalkit.errors import AdapterError, EvalkitError
 from evalkit.records import Prompt, Reply
 from model_adapters.checkpoint_inputs import OpenCheckpoint, open_checkpoint
-from model_adapters.child_processes import Guard, Log, environment, one_line, output_into, waiting
+from model_adapters.child_processes import Guard, Log, environment, gist, one_line, output_into, waiting
 from model_adapters.vllm_settings import (
     VllmOptions,
     arguments,
@@ -127,10 +127,8 @@ class VllmEngine:
                 return engine.from_engine_args(engine_args(**settings, disable_log_stats=True))
         except (RuntimeError, ValueError, OSError, ImportError, KeyError) as error:
             self._guard.close()
-            found = self._log.error() or f"{type(error).__name__}: {one_line(str(error))}"
-            raise AdapterError(
-                f"{name}: vLLM cannot load it ({found.rstrip('.')}). Log: {self._log.path}"
-            ) from None
+            found = self._log.error() or f"{type(error).__name__}: {gist(str(error))}"
+            raise AdapterError(f"{name}: vLLM cannot load it ({found}). Log: {self._log.path}") from None
         except BaseException:
             self._guard.close()
             self._log.remove()

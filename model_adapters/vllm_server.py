@@ -119,8 +119,7 @@ class VllmServer:
             if self._process.poll() is not None:
                 found = self._log.error() or self._log.last_line() or "without a word"
                 raise AdapterError(
-                    f"{self.model_name}: vLLM's server ended while starting ({found.rstrip('.')}). "
-                    f"Log: {self._log.path}"
+                    f"{self.model_name}: vLLM's server ended while starting ({found}). Log: {self._log.path}"
                 )
             if time.monotonic() > deadline:
                 raise Unavailable(

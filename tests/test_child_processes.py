@@ -86,7 +86,16 @@ def group_alive(group):
                 "(EngineCore pid=7) ERROR 11-23 [core.py:1] torch.OutOfMemoryError: CUDA out of memory.",
                 "(EngineCore pid=7) RuntimeError: Engine core initialization failed. See root cause above.",
             ],
-            "torch.OutOfMemoryError: CUDA out of memory.",
+            "torch.OutOfMemoryError: CUDA out of memory",
+        ),
+        (
+            [
+                "pydantic_core.ValidationError: 1 validation error for ModelConfig",
+                "  Value error, 9 is too long. [type=value_error, input_value={...}]",
+                "    For further information visit https://errors.pydantic.dev",
+                "",
+            ],
+            "pydantic_core.ValidationError: 1 validation error for ModelConfig Value error, 9 is too long",
         ),
     ],
 )
@@ -94,7 +103,7 @@ def test_the_last_error_of_a_log_that_does_not_pass_on_another(lines, error):
     log = Log("x")
     log.path.write_text("\n".join(lines), encoding="utf-8")
     assert log.error() == error
-    assert log.last_line() == (lines[-1] if lines else None)
+    assert log.last_line() == next((line.strip() for line in reversed(lines) if line), None)
     log.remove()
     assert not log.path.parent.exists()
 
