@@ -64,7 +64,8 @@ class GeminiBatchService:
         size = int(headers.get("X-Goog-Upload-Header-Content-Length", 0))
         if size > self._script.batch.max_bytes:
             return gemini_error(400, "INVALID_ARGUMENT", f"File is too large: {size} bytes.")
-        about = (json.loads(body or b"{}").get("file") or {}) | {
+        told = json.loads(body or b"{}").get("file") or {}
+        about = {_camel(name): value for name, value in told.items()} | {
             "mimeType": headers.get("X-Goog-Upload-Header-Content-Type", ""),
             "sizeBytes": str(size),
         }
@@ -240,6 +241,12 @@ def _with_metadata(entry: dict[str, Any], job: Job) -> dict[str, Any]:
     requests = job.told["inputConfig"].get("requests")
     metadata = requests["requests"][int(key)].get("metadata") if requests else {"key": key}
     return entry | ({"metadata": metadata} if metadata else {})
+
+
+def _camel(name: str) -> str:
+    """The SDK names fields as Python does; the service takes both and answers in camel case."""
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
 
 
 def _json(body: Mapping[str, Any]) -> Canned:

@@ -47,11 +47,14 @@ def gemini_error(
 
 
 def rate_limited(model: str, delay_s: float, form: str = "details") -> Canned:
-    """429 for requests a minute. form: where the delay stands: details, the header Retry-After, nowhere."""
+    """429 for requests a minute. form: where the delay stands: details, the message, the header, nowhere."""
     quota = _quota(model, "GenerateRequestsPerMinutePerProjectPerModel-FreeTier")
     if form == "details":
         delay = math.ceil(1000 * delay_s) / 1000
         return gemini_error(429, "RESOURCE_EXHAUSTED", _OVER_QUOTA, *quota, _retry(f"{delay:g}s"))
+    if form == "message":  # seen with no other detail than the link to the quotas
+        message = f"{_OVER_QUOTA} Please retry in {delay_s:.9g}s."
+        return gemini_error(429, "RESOURCE_EXHAUSTED", message, quota[1])
     if form == "seconds":
         answer = gemini_error(429, "RESOURCE_EXHAUSTED", _OVER_QUOTA, *quota)
         return Canned(429, answer.body, {"retry-after": f"{delay_s:g}"})
@@ -118,7 +121,12 @@ def errors(model: str) -> dict[str, Canned]:
     }  # fmt: skip
 
 
-RATE_FORMS = {"rate_limit": "details", "rate_limit_seconds": "seconds", "rate_limit_bare": "bare"}
+RATE_FORMS = {
+    "rate_limit": "details",
+    "rate_limit_message": "message",
+    "rate_limit_seconds": "seconds",
+    "rate_limit_bare": "bare",
+}
 # Faults that are answers of another shape -> the finish reason of their candidate.
 FINISH = {
     "safety": "SAFETY",
