@@ -7,6 +7,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,8 +77,18 @@ class Listener:
 class _Controlled:
     """A server's address, its log and its switches."""
 
-    url: str
-    log: RequestLog
+    url: str = ""  # while it runs
+
+    def __init__(self, log_path: Path) -> None:
+        self._log = RequestLog(log_path)
+
+    @property
+    def log(self) -> RequestLog:
+        """The log, with the end of every answer that a client may have by now."""
+        if self.url:
+            with suppress(OSError):  # a door that is closed for a while
+                self.control()
+        return self._log
 
     def control(self, **told: Any) -> None:
         """See Core: all=, after=, off=, refuse_s=, ops=. Raises urllib's HTTPError for an unknown fault."""
@@ -96,7 +107,7 @@ class ApiServer(_Controlled):
     """
 
     def __init__(self, provider: str, script: Script, log_path: Path) -> None:
-        self.log = RequestLog(log_path)
+        super().__init__(log_path)
         self._writer = LogWriter(log_path)
         try:
             self.core = Core(PROVIDERS[provider](script, self._writer), script, self._writer)
@@ -114,6 +125,7 @@ class ApiServer(_Controlled):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.url = ""
         asyncio.run_coroutine_threadsafe(self._listener.close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -125,7 +137,7 @@ class ServerProcess(_Controlled):
     """The same as a process of its own, which ends with this one, even when this one is killed."""
 
     def __init__(self, provider: str, script: Script, log_path: Path) -> None:
-        self.log = RequestLog(log_path)
+        super().__init__(log_path)
         self._config = log_path.with_suffix(".config.json")
         self._config.write_text(json.dumps(script_to_json(script)), encoding="utf-8")
         self._words = [
@@ -144,6 +156,7 @@ class ServerProcess(_Controlled):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.url = ""
         self._process.stdin.close()
         self._process.wait(10)
         self._process.stdout.close()
