@@ -155,7 +155,7 @@ def write_safetensors(
         out.write(struct.pack("<Q", len(head)) + head)
         for (name, shape), tensor in zip(entries, tensors, strict=True):
             assert tuple(tensor.shape) == shape, f"{name}: planned {shape}, came {tuple(tensor.shape)}"
-            cast = tensor.to(getattr(torch, dtype)).contiguous()
+            cast = tensor.to(getattr(torch, dtype))
             out.write(memoryview(cast.reshape(-1).view(torch.uint8).numpy()))
         out.flush()
         os.fsync(out.fileno())
