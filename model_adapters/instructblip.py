@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from evalkit.errors import AdapterError, ConfigError
 from evalkit.records import Prompt
 from model_adapters.batching import BatchedModel
+from model_adapters.checkpoint_inputs import located
 from model_adapters.families import expand_placeholder
-from model_adapters.hf_local import _DTYPES, _device, _load_model, _located, _packages
 from model_adapters.local_inputs import loading, open_rgb
+from model_adapters.local_weights import DTYPES, device_of, load_model, packages
 
 MODEL_TYPE = "instructblip"
 VQA_FORMAT = "Question: {} Short Answer:"
@@ -78,16 +79,16 @@ class InstructBlip(BatchedModel):
         length_penalty: float = -1.0,
         prompt_format: str = VQA_FORMAT,
     ) -> None:
-        source, name = _located(checkpoint)
+        source, name = located(checkpoint)
         _check_settings(name, dtype, num_beams, repetition_penalty, prompt_format)
-        torch, transformers = _packages()
-        on = _device(torch, device)
+        torch, transformers = packages()
+        on = device_of(torch, device)
         with loading(name, "config"):
             config = transformers.AutoConfig.from_pretrained(source, revision=revision)
         _check_config(name, config)
         maker = InputMaker(transformers, source, config, revision, prompt_format)
         model_class = transformers.InstructBlipForConditionalGeneration
-        model = _load_model(model_class, source, name, {"dtype": dtype, "revision": revision})
+        model = load_model(model_class, source, name, {"dtype": dtype, "revision": revision})
         eos_id = int(maker.tokenizer.eos_token_id)
         super().__init__(
             torch,
@@ -215,8 +216,8 @@ class InputMaker:
 
 
 def _check_settings(name: str, dtype: str, num_beams: int, penalty: float, prompt_format: str) -> None:
-    if dtype not in _DTYPES:
-        raise ConfigError(f"{name}: no dtype {dtype!r}. Allowed: {', '.join(_DTYPES)}.")
+    if dtype not in DTYPES:
+        raise ConfigError(f"{name}: no dtype {dtype!r}. Allowed: {', '.join(DTYPES)}.")
     if num_beams < 1:
         raise ConfigError(f"{name}: num_beams is {num_beams}; it must be 1 or more.")
     if not penalty > 0:

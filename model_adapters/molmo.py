@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from evalkit.errors import AdapterError, ConfigError, Unavailable
 from evalkit.records import Prompt
 from model_adapters.batching import BatchedModel
-from model_adapters.hf_local import _DTYPES, _device, _load_model, _located, _packages
+from model_adapters.checkpoint_inputs import located
 from model_adapters.local_inputs import Encoded, loading, open_rgb
+from model_adapters.local_weights import DTYPES, device_of, load_model, packages
 from model_adapters.molmo_resize import has_tensorflow, resize_at_hand
 
 MODEL_TYPE = "molmo"
@@ -66,20 +67,20 @@ class Molmo(BatchedModel):
         batch_size: int = 1,
         trust_remote_code: bool = False,
     ) -> None:
-        source, name = _located(checkpoint)
-        if dtype not in _DTYPES:
-            raise ConfigError(f"{name}: no dtype {dtype!r}. Allowed: {', '.join(_DTYPES)}.")
+        source, name = located(checkpoint)
+        if dtype not in DTYPES:
+            raise ConfigError(f"{name}: no dtype {dtype!r}. Allowed: {', '.join(DTYPES)}.")
         self._code = _code_of(source, name)
         if not trust_remote_code:
             raise Unavailable(
                 f"{name}: loading it runs Python files of {self._code} on this machine; read them, then allow it "
                 "with --trust-remote-code."
             )
-        torch, transformers = _packages()
-        on = _device(torch, device)
+        torch, transformers = packages()
+        on = device_of(torch, device)
         model_class = _model_class(transformers, source, name, revision)
         maker = InputMaker(transformers, source, revision)
-        model = _load_model(model_class, source, name, {"dtype": dtype, "revision": revision})
+        model = load_model(model_class, source, name, {"dtype": dtype, "revision": revision})
         super().__init__(
             torch,
             model.to(on),

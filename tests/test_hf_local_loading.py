@@ -116,7 +116,7 @@ def test_missing_package(monkeypatch, tiny_cache):
     def absent(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("model_adapters.hf_local.import_module", absent)
+    monkeypatch.setattr("model_adapters.local_weights.import_module", absent)
     with pytest.raises(Unavailable, match=r"need torch: pip install 'evalkit-vlm\[local\]'"):
         HfLocal(tiny_checkpoint("llava", tiny_cache), "llava")
 
