@@ -15,7 +15,7 @@ from PIL import Image
 
 from evalkit.errors import AdapterError, Unavailable
 from evalkit.records import Prompt, Reply
-from model_adapters.families import Qwen25VL, family_class
+from model_adapters.families import Qwen25VL, family_class, spoken
 from model_adapters.local_inputs import InputMaker, loading
 from model_adapters.lora import ADAPTER_FILE, base_of, is_adapter
 
@@ -79,7 +79,7 @@ class OpenCheckpoint:
         )
         return Reply(
             sample_id=prompt.sample_id,
-            text=text,
+            text=spoken(self.maker.family, text),
             finish_reason="length" if end is None else "stop",
             latency_s=latency_s,
             usage={"input_tokens": n_input, "output_tokens": len(new) if end is None else end + 1},
@@ -97,7 +97,7 @@ def open_checkpoint(
     revision: str | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
-    layout: str = "pad",
+    layout: str | None = None,
     trust_remote_code: bool = False,
 ) -> OpenCheckpoint:
     """Read everything but the weights. Raises Unavailable for what is not there, AdapterError, ConfigError.

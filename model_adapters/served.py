@@ -1,16 +1,18 @@
 """A local checkpoint behind vLLM's OpenAI server: one that is running, or one started for the run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import AdapterError, Unavailable
-from evalkit.records import Adapter, Prompt
+from evalkit.records import Adapter, Prompt, Reply
 from model_adapters.asking import NetworkModel
 from model_adapters.checkpoint_inputs import OpenCheckpoint, open_checkpoint
-from model_adapters.openai_api import OpenAIAsker, server_name
+from model_adapters.families import spoken
+from model_adapters.openai_api import OpenAIAsker, Request, server_name
 from model_adapters.retry import Limits
 from model_adapters.vllm_server import VllmServer, chat_request_extras, messages_for
 from model_adapters.vllm_settings import VllmOptions
@@ -55,6 +57,10 @@ class ServedAsker(OpenAIAsker):
             dialect=ServedDialect(opened),
         )
         self._opened = opened
+
+    async def ask(self, prompt: Prompt, request: Request) -> Reply:
+        reply = await super().ask(prompt, request)
+        return replace(reply, text=spoken(self._opened.maker.family, reply.text)) if reply.text else reply
 
     def describe(self) -> Mapping[str, str]:
         return {**super().describe(), "engine": "vllm server", **self._opened.described()}

@@ -48,7 +48,7 @@ class VllmOptions:
     dtype: str = "auto"
     min_pixels: int | None = None
     max_pixels: int | None = None
-    layout: str = "pad"
+    layout: str | None = None
     trust_remote_code: bool = False
     tensor_parallel_size: int = 1
     data_parallel_size: int = 1

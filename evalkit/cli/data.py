@@ -191,9 +191,11 @@ def sheet_command(
 
 def _token_layout(family: str, layout: str, max_pixels: int | None) -> Any:
     from evalkit.errors import ConfigError
-    from model_adapters.families import Llava, Qwen25VL, family_class
+    from model_adapters.families import Glamm, Llava, Qwen25VL, family_class
 
     kind = family_class(family)
+    if kind is Glamm:
+        return Glamm()
     if kind is Llava:
         if max_pixels is not None:
             raise ConfigError("--max-pixels is of qwen2_5_vl alone.")
