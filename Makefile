@@ -63,6 +63,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.kill_resume
 	$(BIN)/python -m benchmarks.klal_step
+	$(BIN)/python -m benchmarks.api_speed
+	$(BIN)/python -m benchmarks.api_rate
+	$(BIN)/python -m benchmarks.api_kill
 	$(if $(EVALKIT_REAL_DATA),$(BIN)/python -m benchmarks.parser_agreement)
 
 clean:
