@@ -2,8 +2,12 @@
 
 import asyncio
 import random
+import socket
+import subprocess
+import sys
 import time
 import urllib.error
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +158,19 @@ def test_a_limit_of_rate_lets_a_burst_through_and_says_when_to_come_again(tmp_pa
         assert server.log.most("in_flight") > 1
 
 
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+@pytest.mark.parametrize("tells_delay", [True, False])
+def test_a_limit_of_rate_may_keep_the_delay_to_itself(provider, tells_delay, tmp_path):
+    ask = {"openai": ask_openai, "gemini": ask_gemini}[provider]
+    script = Script(rate=0.1, burst=1, tells_delay=tells_delay)
+    with ApiServer(provider, script, tmp_path / "log.jsonl") as server:
+        ask(server, "1")
+        with pytest.raises((openai.RateLimitError, errors.ClientError)) as caught:
+            ask(server, "2")
+        told = {**caught.value.response.headers, **getattr(caught.value, "details", {}).get("error", {})}
+        assert ("retry-after-ms" in told or "retryDelay" in str(told.get("details"))) == tells_delay
+
+
 def test_latency_has_the_median_and_the_spread_that_are_asked_for(tmp_path):
     script, draw = Script(latency_s=0.05, latency_sigma=0.5), random.Random(1)
     drawn = sorted(script.latency(draw) for _ in range(2001))
@@ -191,3 +208,30 @@ def test_a_server_as_a_process_of_its_own(provider, fast, tmp_path):
         process = server._process
     assert process.returncode == 0
     assert server.log.lines("arrived")[-1]["bytes"] > len(PNG)
+
+
+def test_a_server_process_ends_with_the_one_that_started_it(tmp_path):
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from tests.api_servers import Script, ServerProcess\n"
+        "with ServerProcess('openai', Script(), Path(sys.argv[1])) as server:\n"
+        "    print(server.url, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "log.jsonl")],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        port = int(owner.stdout.readline().rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port)).close()
+        owner.kill()
+    for _ in range(100):
+        with socket.socket() as door:
+            if door.connect_ex(("127.0.0.1", port)):
+                return  # refused
+        time.sleep(0.05)
+    pytest.fail("the server listens still")

@@ -50,7 +50,7 @@ class GeminiProvider:
         return errors(model).get(fault)
 
     def too_many(self, delay_s: float) -> Canned:
-        return rate_limited("loopback", delay_s)
+        return rate_limited("loopback", delay_s, "details" if self._script.tells_delay else "bare")
 
     def batch_answer(self, question: Question, fault: str) -> Canned:
         """The answer to one request of a batch."""

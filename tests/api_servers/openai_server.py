@@ -52,7 +52,7 @@ class OpenAIProvider:
         return errors(model).get(fault)
 
     def too_many(self, delay_s: float) -> Canned:
-        return rate_limited("loopback", delay_s)
+        return rate_limited("loopback", delay_s, "ms" if self._script.tells_delay else "bare")
 
     def batch_answer(self, question: Question, fault: str) -> Canned:
         """The answer to one line of a batch; a fault of the line of a connection is a failure inside."""

@@ -44,7 +44,8 @@ class Script:
 
     reply:         the text of every answer; `answer(question text, (width, height))` in its stead, where given.
     latency_s:     median time to an answer, in seconds; latency_sigma: sigma of its log (0: always the same).
-    rate, burst:   a token bucket: requests a second, and how many at once; over it a 429 that says how long to wait.
+    rate, burst:   a token bucket: requests a second, and how many at once; over it a 429 that says how long to
+                   wait, unless `tells_delay` is false.
     retry_after_s: the delay that a rate_limit fault asks for.
     key:           the only key that is accepted; None accepts all.
     models:        the models there are; empty: all.
@@ -60,6 +61,7 @@ class Script:
     latency_sigma: float = 0.0
     rate: float | None = None
     burst: int = 1
+    tells_delay: bool = True
     retry_after_s: float = 0.05
     key: str | None = None
     models: tuple[str, ...] = ()
