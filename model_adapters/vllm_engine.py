@@ -6,6 +6,7 @@ Greedy tokens are equal to transformers' in float32; in half precision rounding 
 """
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -22,6 +23,7 @@ from model_adapters.child_processes import Guard, Log, environment, gist, one_li
 from model_adapters.vllm_settings import (
     VllmOptions,
     arguments,
+    hush_vllm,
     require_vllm,
     start_environment,
     vllm_version,
@@ -30,6 +32,7 @@ from model_adapters.vllm_settings import (
 # Prompts under way for each copy of the model: enough for its batches, few enough for memory, where each
 # holds its image (up to 25 MB for Qwen2.5-VL, 1.4 MB for LLaVA).
 _IN_FLIGHT = 128
+_ARGUMENTS, _ENGINE = "vllm.engine.arg_utils", "vllm.v1.engine.async_llm"
 
 
 class VllmEngine:
@@ -41,11 +44,12 @@ class VllmEngine:
 
     def __init__(self, checkpoint: str | Path, family: str, **options: Any) -> None:
         chosen = VllmOptions(**options)
-        on_cpu = require_vllm()
+        on_cpu = _import_vllm()
         self._opened = open_checkpoint(checkpoint, family, **chosen.inputs)
         settings = arguments(self._opened, chosen, on_cpu=on_cpu)
         variables = start_environment(self._opened, chosen, on_cpu=on_cpu)
         self._log, self._guard, self._closed = Log("vllm-engine"), Guard(), False
+        self._died = False
         self._engine = self._start(settings, variables)
         self._lora = self._lora_request()
         running = min(_IN_FLIGHT, 2 * self._engine.scheduler_config.max_num_seqs)
@@ -101,7 +105,8 @@ class VllmEngine:
         self._thread.join()
         self._loop.close()
         self._guard.close()
-        self._log.remove()
+        if not self._died:
+            self._log.remove()
 
     def _abort(self) -> None:
         """Abort every prompt under way, and wait until vLLM has been told."""
@@ -122,9 +127,11 @@ class VllmEngine:
                 output_into(self._log.path),
                 self._guard.watching_children(),
             ):
-                engine_args = import_module("vllm.engine.arg_utils").AsyncEngineArgs
-                engine = import_module("vllm.v1.engine.async_llm").AsyncLLM
-                return engine.from_engine_args(engine_args(**settings, disable_log_stats=True))
+                engine_args, engine = (
+                    import_module(_ARGUMENTS).AsyncEngineArgs,
+                    import_module(_ENGINE).AsyncLLM,
+                )
+                started = engine.from_engine_args(engine_args(**settings, disable_log_stats=True))
         except (RuntimeError, ValueError, OSError, ImportError, KeyError) as error:
             self._guard.close()
             found = self._log.error() or f"{type(error).__name__}: {gist(str(error))}"
@@ -133,6 +140,8 @@ class VllmEngine:
             self._guard.close()
             self._log.remove()
             raise
+        hush_vllm()
+        return started
 
     def _lora_request(self) -> Any:
         opened = self._opened
@@ -170,14 +179,27 @@ class VllmEngine:
         try:
             done = await self._generate(request, prompt.max_new_tokens, f"{prompt.sample_id}-{self._asked}")
         except exceptions.EngineDeadError:
-            found = self._log.error() or self._log.last_line() or "no word in its log"
-            raise AdapterError(f"{self._opened.name}: vLLM's engine stopped ({found}).") from None
+            raise self._stopped() from None
         except (exceptions.EngineGenerateError, ValueError) as error:
             reason = one_line(str(error.__cause__ or error)) or type(error).__name__
             return self._opened.failed(prompt, f"{self._opened.name}: vLLM refused the prompt ({reason}).")
+        if done.outputs[0].finish_reason not in (
+            "stop",
+            "length",
+        ):  # what a dying engine says of the unfinished
+            raise self._stopped()
         check_prompt_ids(self._opened, prompt, done.prompt_token_ids, input_ids)
         new = list(done.outputs[0].token_ids)
         return self._opened.reply(prompt, len(input_ids), new, time.perf_counter() - started)
+
+    def _stopped(self) -> AdapterError:
+        """The engine has died or was told to; its log stays."""
+        self._died = True
+        found = self._log.error() or "without an error: it was killed, perhaps for memory"
+        return AdapterError(
+            f"{self._opened.name}: vLLM's engine stopped ({found}). Log: {self._log.path}. "
+            "The same command goes on with what has no answer yet."
+        )
 
     def _prepare(self, prompt: Prompt) -> tuple[list[int], dict[str, Any]]:
         """The prompt's ids as transformers would see them, and what vLLM makes the same of. Raises EvalkitError."""
@@ -206,6 +228,19 @@ class VllmEngine:
         (rendered,) = await engine.renderer.render_cmpl_async([parse(engine.model_config, request)])
         outputs = engine.generate(rendered, params, request_id, lora_request=self._lora)
         return [output async for output in outputs][-1]
+
+
+def _import_vllm() -> bool:
+    """Whether vLLM runs on the CPU here. Raises Unavailable.
+
+    Not where the engine is made: vLLM keeps the tracebacks of its imports that fail, and with them the frames
+    of their callers and what those hold.
+    """
+    on_cpu = require_vllm()
+    with output_into(os.devnull):
+        for module in (_ARGUMENTS, _ENGINE):
+            import_module(module)
+    return on_cpu
 
 
 async def _cancel_others() -> None:

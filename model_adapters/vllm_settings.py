@@ -1,6 +1,7 @@
 """What vLLM is started with, in this process or as a server: our options and a checkpoint -> its arguments."""
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -78,6 +79,12 @@ def require_vllm() -> bool:
             raise Unavailable("This engine needs vllm: pip install 'evalkit-vlm[vllm]'.") from None
         raise Unavailable(f"vLLM is installed but cannot be loaded ({error}).") from None
     return bool(platform.is_cpu())
+
+
+def hush_vllm() -> None:
+    """Keep tracebacks that vLLM logs in this process off the terminal: we tell of the error in one line."""
+    if "VLLM_LOGGING_LEVEL" not in os.environ:
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
 
 def vllm_version() -> str:

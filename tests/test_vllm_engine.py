@@ -4,16 +4,18 @@ import contextlib
 import dataclasses
 import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
-from vllm_support import MARKS, RecordedEngine, answers, by_transformers, prompts_of
+from vllm_support import MARKS, RecordedEngine, answers, by_transformers, comparable, prompts_of
 
 from evalkit.datasets.build import build
 from evalkit.errors import AdapterError, ConfigError, Unavailable
@@ -30,6 +32,13 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     build("grid_patch", folder, n=200)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """vLLM leaves sockets to the collector, which would complain after the last test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +166,25 @@ def test_weights_that_cannot_be_loaded_are_one_line(tiny_cache, tmp_path, capfd)
     log = Path(str(error.value).rpartition("Log: ")[2])
     assert "Traceback" in log.read_text(encoding="utf-8")
     shutil.rmtree(log.parent)
-    del error
-    gc.collect()  # vLLM leaves sockets to the collector, which would complain after the last test
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_an_engine_that_stops_gives_no_empty_replies(data, tiny_cache, end):
+    """As by Ctrl-C, which the terminal sends to it too: what it leaves unfinished has no answer."""
+    prompt = prompts_of(data, "llava", 1)[0]
+    engine = VllmEngine(tiny_checkpoint("llava", tiny_cache), "llava")
+    prompts = (dataclasses.replace(prompt, sample_id=str(i)) for i in range(100_000))
+    replies = engine.replies(prompts)
+    whole = comparable(next(replies)) | {"sample_id": None}
+    (core,) = [child for child in active_children() if child.name == "EngineCore"]
+    os.kill(core.pid, end)
+    others = []
+    with pytest.raises(AdapterError, match=r"llava-\w+: vLLM's engine stopped \(") as error:
+        others.extend(comparable(reply) for reply in replies)
+    assert all(reply | {"sample_id": None} == whole for reply in others)
+    assert "\n" not in str(error.value)
+    engine.close()
+    shutil.rmtree(Path(re.search(r"Log: (\S+)\.", str(error.value)).group(1)).parent)
 
 
 @pytest.mark.parametrize(
