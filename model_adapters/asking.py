@@ -222,11 +222,11 @@ def png_bytes(prompt: Prompt) -> bytes:
 
 
 def redacted(text: str, key: str | None) -> str:
-    """An error's text on one line, short, and without the key, which some servers echo."""
+    """A server's words on one line, short, without what steers a terminal, and without the key, which some echo."""
     text = " ".join(text.split())
     if key and len(key) >= 4:
         text = text.replace(key, "***")
-    return text[:300]
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:300])
 
 
 class ModelNames:
@@ -245,4 +245,8 @@ class ModelNames:
         if rest == answered.removeprefix("models/") or (
             rest and not (rest[0] == "-" and rest[1:2].isdigit())
         ):
-            _LOG.warning("asked %s, but %s answered; it is stored with every reply", self._asked, answered)
+            _LOG.warning(
+                "asked %s, but %s answered; it is stored with every reply",
+                self._asked,
+                redacted(answered, None),
+            )

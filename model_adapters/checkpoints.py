@@ -81,13 +81,24 @@ def key_variables(entry: ModelEntry) -> tuple[str, ...]:
 
 
 def api_key(entry: ModelEntry) -> str | None:
-    """The key from the environment; None where there is none. Never stored, logged or shown."""
+    """The key from the environment; None where there is none. Never stored, logged or shown.
+
+    A provider's own variable is not sent over plain HTTP to another machine; one that the entry names
+    in `api_key_env` is.
+    """
+    url = str(entry.runtime.get("base_url", "https://"))
+    if url.startswith("http://") and not is_loopback(url) and "api_key_env" not in entry.runtime:
+        return None
     found = (os.environ.get(name, "").strip() for name in key_variables(entry))
     return next((key for key in found if key), None)
 
 
 def missing_key(entry: ModelEntry) -> str | None:
-    if api_key(entry) is not None or is_loopback(str(entry.runtime.get("base_url", ""))):
+    """Why there is no key to send, where one is needed: servers on this machine, or of plain HTTP, want none."""
+    url = str(entry.runtime.get("base_url", ""))
+    if api_key(entry) is not None or is_loopback(url):
+        return None
+    if url.startswith("http://") and "api_key_env" not in entry.runtime:
         return None
     return f"no key: set {' or '.join(key_variables(entry))}"
 

@@ -109,8 +109,12 @@ def new_client(key: str | None, base_url: str, connections: int) -> tuple[Any, A
     because without any the SDK repeats a broken connection once by itself.
     """
     genai, aiohttp = import_module("google.genai"), import_module("aiohttp")
+    stay = aiohttp.TraceConfig()
+    stay.on_request_redirect.append(_refuse_redirect)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections), trust_env=not is_loopback(base_url)
+        connector=aiohttp.TCPConnector(limit=connections),
+        trust_env=not is_loopback(base_url),
+        trace_configs=[stay],
     )
     options = genai.types.HttpOptions(
         base_url=base_url,
@@ -118,6 +122,13 @@ def new_client(key: str | None, base_url: str, connections: int) -> tuple[Any, A
         retry_options=genai.types.HttpRetryOptions(attempts=1),
     )
     return genai.Client(api_key=key or "EMPTY", vertexai=False, http_options=options), session
+
+
+async def _refuse_redirect(session: Any, context: Any, parameters: Any) -> None:
+    """The SDK would follow, and send the key along to whatever host it is sent to."""
+    raise import_module("aiohttp").ClientError(
+        "the server redirects to another address, which is not followed"
+    )
 
 
 def reply_of(prompt: Prompt, response: Any, latency_s: float) -> Reply:
@@ -146,7 +157,7 @@ def reply_of(prompt: Prompt, response: Any, latency_s: float) -> Reply:
         finish_reason=finish,
         latency_s=latency_s,
         usage=usage_of(response),
-        answered_by=response.model_version or None,
+        answered_by=(response.model_version or "")[:200] or None,
     )
 
 

@@ -95,10 +95,12 @@ def _unpaid(status: int, message: str) -> Fault:
 
 
 def _delay_s(error: Any) -> float | None:
-    """RetryInfo.retryDelay ("34s", "1.5s"), else the header Retry-After."""
+    """RetryInfo.retryDelay ("34s", "1.5s"), else what the sentence says, else the header Retry-After."""
     for detail in _details(error.details):
         if found := re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay", ""))):
             return float(found[1])
+    if found := re.search(r"retry in (\d+(?:\.\d+)?)s", str(error.message)):
+        return float(found[1])
     headers = getattr(error.response, "headers", None)
     return server_delay_s(headers) if headers is not None else None
 

@@ -202,9 +202,9 @@ def reply_of(prompt: Prompt, response: Any, latency_s: float) -> Reply:
         raise Fault(Treatment.DOUBTFUL, f"the answer holds no choice{said}")
     choice = choices[0]
     message = getattr(choice, "message", None)
-    refusal, content = getattr(message, "refusal", None), getattr(message, "content", None)
+    refusal, content = getattr(message, "refusal", None), _text(getattr(message, "content", None))
     finish = _FINISH.get(str(choice.finish_reason), "stop")
-    if refusal:
+    if isinstance(refusal, str) and refusal:
         content, finish = refusal, "content_filter"
     if content is None and finish == "stop":
         raise Fault(Treatment.DOUBTFUL, f"the answer holds no text (finish reason {choice.finish_reason})")
@@ -231,13 +231,25 @@ def usage_of(response: Any) -> dict[str, int]:
     }
     always = ("input_tokens", "output_tokens")
     return {
-        name: count for name, count in counts.items() if isinstance(count, int) and (count or name in always)
+        name: count
+        for name, count in counts.items()
+        if isinstance(count, int) and count >= 0 and (count or name in always)
     }
+
+
+def _text(content: Any) -> str | None:
+    """A message's content: text, or with some servers a list of parts; None for anything else."""
+    if isinstance(content, list):
+        parts = [
+            part.get("text") if isinstance(part, dict) else getattr(part, "text", None) for part in content
+        ]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else None
 
 
 def _name(response: Any) -> str | None:
     name = getattr(response, "model", None)
-    return name if isinstance(name, str) and name else None
+    return name[:200] if isinstance(name, str) and name else None
 
 
 def blocked_reply(prompt: Prompt, latency_s: float) -> Reply:

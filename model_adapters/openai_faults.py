@@ -35,10 +35,10 @@ def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault
     if isinstance(error, openai.APIStatusError):
         return _status_fault(error, asked, where, key)
     if isinstance(error, openai.APITimeoutError):
-        # the aiohttp transport calls a refused connection a timeout, too
-        found = connection_fault(error, where, key)
-        slow = Fault(Treatment.DOUBTFUL, f"no answer in time ({message})")
-        return found if found.treatment is Treatment.REFUSED else slow
+        # the aiohttp transport calls every broken connection a timeout of connecting
+        if isinstance(error.__cause__, import_module("httpx2").ConnectTimeout):
+            return connection_fault(error, where, key)
+        return Fault(Treatment.DOUBTFUL, f"no answer in time ({message})")
     if isinstance(error, openai.APIResponseValidationError | ValueError):  # JSONDecodeError is a ValueError
         return Fault(Treatment.DOUBTFUL, f"the answer is not as the API's ({message})")
     return connection_fault(error, where, key)

@@ -1,7 +1,9 @@
 """What each adapter needs and takes: packages, options that change answers, runtime settings, decoding."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 _LOCAL_OPTIONS = frozenset({"dtype", "min_pixels", "max_pixels", "layout"})
 _VLLM_RUNTIME = frozenset(
@@ -160,7 +162,26 @@ def setting_fault(name: str, value: Any) -> str | None:
         return f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, found {value!r}"
     if name in _CHOICES and value not in _CHOICES[name]:
         return f"{name} must be one of {', '.join(_CHOICES[name])}, found {value!r}"
+    if name == "base_url":
+        return _url_fault(str(value))
+    if name == "api_key_env" and not re.fullmatch(r"[A-Z][A-Z0-9_]*(KEY|TOKEN)", str(value)):
+        return f"{name} must name a variable like MY_API_KEY or MY_TOKEN, found {value!r}"
     return _range_fault(name, value)
+
+
+def _url_fault(value: str) -> str | None:
+    try:
+        parts = urlsplit(value)
+        named = (
+            parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        return "base_url must be like https://host/v1"
+    if not named:
+        return f"base_url must be like https://host/v1, found {value!r}"
+    if parts.username or parts.password or parts.query or parts.fragment:
+        return "base_url must not carry a name, a password or a query: it is stored with the run"
+    return None
 
 
 def _range_fault(name: str, value: Any) -> str | None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from support import cli, cli_json, read_rows
 
-for package in ("aiohttp", "openai", "google.genai", "tenacity"):
-    pytest.importorskip(package, reason="the `api` extra is not installed")
+pytest.importorskip("aiohttp", reason="the `api` extra is not installed")
+pytest.importorskip("openai", reason="the `api` extra is not installed")
+pytest.importorskip("google.genai", reason="the `api` extra is not installed")
+pytest.importorskip("tenacity", reason="the `api` extra is not installed")
 
 from api_servers import ApiServer, BatchScript, FaultPlan, Script, item_id
 
@@ -30,7 +32,7 @@ INFO = {"openai": ("openai_api", "/v1", "OPENAI_API_KEY"), "gemini": ("gemini_ap
 ANSWERED = {"correct", "wrong"}
 # fault -> (attempts that see it, verdict); the verdicts are those of docs/models.md
 SHARED = {
-    "reset_before_headers": (1, ANSWERED), "reset_mid_body": (2, ANSWERED), "slow": (1, ANSWERED),
+    "reset_before_headers": (4, ANSWERED), "reset_mid_body": (4, ANSWERED), "slow": (1, ANSWERED),
     "trickle": (1, ANSWERED), "bad_json": (2, ANSWERED), "html_200": (1, ANSWERED), "empty_body": (2, ANSWERED),
     "error_200": (1, ANSWERED), "rate_limit": (3, ANSWERED), "rate_limit_seconds": (1, ANSWERED),
     "rate_limit_bare": (2, ANSWERED), "408": (1, ANSWERED), "409": (1, ANSWERED), "500": (3, ANSWERED),
@@ -46,7 +48,7 @@ OWN = {
         "refusal": (INF, {"blocked"}), "length": (INF, {"truncated"}),
     },
     "gemini": {
-        "no_candidates": (2, ANSWERED), "empty_parts": (INF, {"failed"}), "malformed": (INF, {"failed"}),
+        "rate_limit_message": (2, ANSWERED), "no_candidates": (2, ANSWERED), "empty_parts": (INF, {"failed"}), "malformed": (INF, {"failed"}),
         "other": (1, ANSWERED), "blocked_safety": (INF, {"blocked"}), "blocked_prohibited": (INF, {"blocked"}),
         "safety": (INF, {"blocked"}), "recitation": (INF, {"blocked"}), "prohibited_content": (INF, {"blocked"}),
         "max_tokens": (INF, {"truncated"}), "thoughts_only": (INF, {"truncated"}),
@@ -79,7 +81,7 @@ class Bench:
         self.url_path, self.adapter, self.runtime = (
             path,
             adapter,
-            {"concurrency": 24, "timeout_s": 0.6} | runtime,
+            {"concurrency": 24} | runtime,
         )
 
     def __enter__(self):
@@ -133,7 +135,9 @@ def test_every_fault_of_the_table(provider, data, tmp_path, caplog):
         {fault: 0.2 / len(faults) for fault in faults}, times={fault: times for fault, (times, _) in faults.items()},
         seed=3,
     )  # fmt: skip
-    with Bench(provider, data, tmp_path, Script(faults=plan, latency_s=0.002, key=KEY)) as bench:
+    script = Script(faults=plan, latency_s=0.002, key=KEY)
+    # long enough for a busy machine: an answer that comes too late would rightly be asked for again
+    with Bench(provider, data, tmp_path, script, timeout_s=3) as bench:
         result = bench.run(exit_code=3)
         rows = {row["sample_id"]: row for row in read_rows(result["run"])}
         items, log = bench.items(), bench.server.log

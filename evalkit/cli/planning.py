@@ -52,6 +52,7 @@ def plan_for(
     task = load_task(choice.task, tasks_dir)
     entry, trained_on = chosen_entry(choice, task, tasks_dir, models_file)
     entry, why = with_chosen_engine(entry, choice.engine)
+    _require_settings(entry, choice.settings)
     if why and say:
         say(why)
     if runnable:
@@ -93,6 +94,19 @@ def chosen_entry(
         trained_on = trained_on or task.name
         load_task(trained_on, tasks_dir)  # a name that exists
     return _settled(entry, trained_on, choice), trained_on
+
+
+def _require_settings(entry: "ModelEntry", settings: dict[str, Any]) -> None:
+    """Raise ConfigError for a setting of another engine, which would silently do nothing."""
+    from evalkit.errors import ConfigError
+    from model_adapters.settings import KINDS
+
+    taken = KINDS[entry.adapter].settings if entry.adapter else frozenset(settings)
+    if unused := sorted(set(settings) - taken):
+        raise ConfigError(
+            f"{entry.name} runs by {entry.adapter}, which has no setting {unused[0]!r}. "
+            f"Its settings: {', '.join(sorted(taken))}. --engine chooses another."
+        )
 
 
 def with_chosen_engine(entry: "ModelEntry", engine: str) -> "tuple[ModelEntry, str | None]":
