@@ -172,16 +172,17 @@ def test_weights_that_cannot_be_loaded_are_one_line(tiny_cache, tmp_path, capfd)
 def test_an_engine_that_stops_gives_no_empty_replies(data, tiny_cache, end):
     """As by Ctrl-C, which the terminal sends to it too: what it leaves unfinished has no answer."""
     prompt = prompts_of(data, "llava", 1)[0]
+    others = set(active_children())
     engine = VllmEngine(tiny_checkpoint("llava", tiny_cache), "llava")
+    (core,) = [child for child in set(active_children()) - others if child.name == "EngineCore"]
     prompts = (dataclasses.replace(prompt, sample_id=str(i)) for i in range(100_000))
     replies = engine.replies(prompts)
     whole = comparable(next(replies)) | {"sample_id": None}
-    (core,) = [child for child in active_children() if child.name == "EngineCore"]
     os.kill(core.pid, end)
-    others = []
+    rest = []
     with pytest.raises(AdapterError, match=r"llava-\w+: vLLM's engine stopped \(") as error:
-        others.extend(comparable(reply) for reply in replies)
-    assert all(reply | {"sample_id": None} == whole for reply in others)
+        rest.extend(comparable(reply) for reply in replies)
+    assert all(reply | {"sample_id": None} == whole for reply in rest)
     assert "\n" not in str(error.value)
     engine.close()
     shutil.rmtree(Path(re.search(r"Log: (\S+)\.", str(error.value)).group(1)).parent)
