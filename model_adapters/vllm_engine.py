@@ -35,6 +35,10 @@ _IN_FLIGHT = 128
 _ARGUMENTS, _ENGINE = "vllm.engine.arg_utils", "vllm.v1.engine.async_llm"
 
 
+class EngineStopped(AdapterError):
+    """The engine has died, or was told to end."""
+
+
 class VllmEngine:
     """Replies of a local model, each yielded as it is finished. Options: see VllmOptions.
 
@@ -49,7 +53,7 @@ class VllmEngine:
         settings = arguments(self._opened, chosen, on_cpu=on_cpu)
         variables = start_environment(self._opened, chosen, on_cpu=on_cpu)
         self._log, self._guard, self._closed = Log("vllm-engine"), Guard(), False
-        self._died = False
+        self._keep_log = False
         self._engine = self._start(settings, variables)
         self._lora = self._lora_request()
         running = min(_IN_FLIGHT, 2 * self._engine.scheduler_config.max_num_seqs)
@@ -69,6 +73,7 @@ class VllmEngine:
         try:
             while (item := out.get()) is not None:
                 if isinstance(item, BaseException):
+                    self._keep_log = isinstance(item, EngineStopped)
                     raise item
                 yield item
             ended = True
@@ -105,7 +110,7 @@ class VllmEngine:
         self._thread.join()
         self._loop.close()
         self._guard.close()
-        if not self._died:
+        if not self._keep_log:
             self._log.remove()
 
     def _abort(self) -> None:
@@ -192,11 +197,9 @@ class VllmEngine:
         new = list(done.outputs[0].token_ids)
         return self._opened.reply(prompt, len(input_ids), new, time.perf_counter() - started)
 
-    def _stopped(self) -> AdapterError:
-        """The engine has died or was told to; its log stays."""
-        self._died = True
+    def _stopped(self) -> "EngineStopped":
         found = self._log.error() or "without an error: it was killed, perhaps for memory"
-        return AdapterError(
+        return EngineStopped(
             f"{self._opened.name}: vLLM's engine stopped ({found}). Log: {self._log.path}. "
             "The same command goes on with what has no answer yet."
         )

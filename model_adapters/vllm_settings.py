@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -82,7 +83,9 @@ def require_vllm() -> bool:
 
 
 def hush_vllm() -> None:
-    """Keep tracebacks that vLLM logs in this process off the terminal: we tell of the error in one line."""
+    """Keep off the terminal what vLLM logs in this process, of which we tell in one line, and a warning it causes."""
+    # it gives the image processor both the old and the new words for the limits, whichever it is given
+    warnings.filterwarnings("ignore", "Passing `min_pixels` and `max_pixels`", FutureWarning)
     if "VLLM_LOGGING_LEVEL" not in os.environ:
         logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
