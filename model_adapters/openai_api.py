@@ -18,6 +18,7 @@ from model_adapters.openai_faults import call_errors, fault_of, is_blocked, want
 from model_adapters.retry import Fault, Treatment
 
 OPENAI_URL = "https://api.openai.com/v1"
+_BROKEN_OFF = ("abort", "error")  # of vLLM, and of proxies
 _FINISH: Mapping[str, FinishReason] = {"length": "length", "content_filter": "content_filter"}
 
 
@@ -203,6 +204,8 @@ def reply_of(prompt: Prompt, response: Any, latency_s: float) -> Reply:
     choice = choices[0]
     message = getattr(choice, "message", None)
     refusal, content = getattr(message, "refusal", None), _text(getattr(message, "content", None))
+    if choice.finish_reason in _BROKEN_OFF:
+        raise Fault(Treatment.PASSING, f"the server broke the answer off ({choice.finish_reason})")
     finish = _FINISH.get(str(choice.finish_reason), "stop")
     if isinstance(refusal, str) and refusal:
         content, finish = refusal, "content_filter"

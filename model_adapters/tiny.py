@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, Unavailable
 from model_adapters.tiny_instructblip import save_qformer_tokenizer
 from model_adapters.tiny_recipes import BPE_SIZE, RECIPES, SENTENCES, Recipe
 
@@ -55,13 +55,20 @@ def tiny_checkpoint(name: str, cache_dir: Path) -> Path:
     return folder
 
 
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        raise Unavailable(f"Tiny checkpoints need {library}: pip install 'evalkit-vlm[local]'.") from None
+
+
 def _recipe_hash(recipe: Recipe) -> str:
     content = {
         "recipe": asdict(recipe),
         "sentences": SENTENCES,
         "bpe_size": BPE_SIZE,
         "builder": _BUILDER,
-        "libraries": [version(library) for library in _LIBRARIES],
+        "libraries": [_version(library) for library in _LIBRARIES],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

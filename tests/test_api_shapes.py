@@ -49,6 +49,7 @@ def completion(message=None, finish="stop", **more):
         (completion({"content": None, "refusal": "I cannot."}), ("I cannot.", "content_filter")),
         (completion({"content": "{3}", "refusal": {"no": 1}}), ("{3}", "stop")),
         (completion({"content": "\ud800"}), ("\ud800", "stop")),
+        (completion({"content": "{"}, "abort"), None),  # a vLLM that is being stopped
         (completion({"content": None}), None),
         (completion({"content": 3}), None),
         (ChatCompletion.construct(choices=[]), None),

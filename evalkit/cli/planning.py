@@ -53,11 +53,11 @@ def plan_for(
     entry, trained_on = chosen_entry(choice, task, tasks_dir, models_file)
     entry, why = with_chosen_engine(entry, choice.engine)
     _require_settings(entry, choice.settings)
+    if runnable:
+        _require_runnable(entry)
+        require_checkpoint(entry)
     if why and say:
         say(why)
-    if runnable:
-        require_checkpoint(entry)
-        _require_runnable(entry)
     split = read_split(data_dir, task.dataset, choice.split or task.splits[0])
     variant = task.variant(entry.family)
     plan = make_plan(
@@ -128,9 +128,10 @@ def _settled(entry: "ModelEntry", trained_on: str | None, choice: Choice) -> "Mo
 def _require_runnable(entry: "ModelEntry") -> None:
     from evalkit.errors import Unavailable
     from model_adapters import missing
-    from model_adapters.checkpoints import retirement
+    from model_adapters.checkpoints import missing_packages, retirement
     from model_adapters.settings import API_KINDS
 
-    needs_a_key = entry.adapter in API_KINDS and missing(entry)
-    if entry.adapter is None or retirement(entry) or needs_a_key:
+    if entry.adapter is None or retirement(entry) or (entry.adapter in API_KINDS and missing(entry)):
         raise Unavailable(f"{entry.name} cannot be run here: {missing(entry)}.")
+    if lacking := missing_packages(entry):
+        raise Unavailable(f"{entry.name} {lacking}.")
