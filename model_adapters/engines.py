@@ -9,13 +9,14 @@ from model_adapters.settings import LOCAL_KINDS
 
 ENGINES = ("auto", "vllm", "vllm_server", "hf_local")
 
-# family -> the adapter that runs it in transformers, and whether vLLM knows it
-_FAMILIES: dict[str, tuple[str, bool]] = {
-    "qwen2_5_vl": ("hf_local", True),
-    "llava": ("hf_local", True),
-    "glamm": ("hf_local", True),  # a LLaVA once it is converted
-    "molmo": ("molmo", True),
-    "instructblip": ("instructblip", False),
+# family -> the adapter that runs it in transformers, and why vLLM does not run it, or None
+_FAMILIES: dict[str, tuple[str, str | None]] = {
+    "qwen2_5_vl": ("hf_local", None),
+    "llava": ("hf_local", None),
+    "glamm": ("hf_local", None),  # a LLaVA once it is converted
+    # vLLM's own Molmo calls the checkpoint's processor, whose code and weights were not at hand to try it with
+    "molmo": ("molmo", "evalkit runs molmo in transformers alone"),
+    "instructblip": ("instructblip", "vLLM has no instructblip"),
 }
 
 
@@ -37,7 +38,7 @@ def with_engine(entry: ModelEntry, engine: str) -> tuple[ModelEntry, str | None]
             f"{entry.name}: vLLM has no {entry.family}: use --engine hf_local, or leave it out."
         )
     if engine == "auto":
-        chosen, why = _best(in_vllm, transformers, entry)
+        chosen, why = _best(not_in_vllm, transformers)
     else:
         chosen = {"vllm": "vllm_engine", "vllm_server": "vllm_server", "hf_local": transformers}[engine]
         why = "as asked"
@@ -47,9 +48,9 @@ def with_engine(entry: ModelEntry, engine: str) -> tuple[ModelEntry, str | None]
 _NAMES = {"vllm_engine": "vLLM", "vllm_server": "a vLLM server"}
 
 
-def _best(in_vllm: bool, transformers: str, entry: ModelEntry) -> tuple[str, str]:
-    if not in_vllm:
-        return transformers, f"vLLM has no {entry.family}"
+def _best(not_in_vllm: str | None, transformers: str) -> tuple[str, str]:
+    if not_in_vllm:
+        return transformers, not_in_vllm
     if find_spec("vllm") is None:
         return transformers, "vLLM is not installed: pip install 'evalkit-vlm[vllm]' makes it faster"
     return "vllm_engine", f"{_vllm_version()} is installed; --engine hf_local for transformers"

@@ -6,10 +6,8 @@ loop of our own over the (key, value) pairs that it returns, since it has no `ge
 needs tensorflow for a resize, which model_adapters.molmo_resize replaces, and einops and torchvision, which must be
 installed. The prompt is the processor's: ` User: {question} Assistant:` behind the image.
 
-vLLM has a model of its own (MolmoForCausalLM): it runs no model code of the checkpoint, but calls its processor in its
-own processes, so there trust_remote_code=True is needed and einops, torchvision and tensorflow must be installed. It
-takes {"prompt": "User: {question} Assistant:", "multi_modal_data": {"image": image}}: no placeholder and no leading
-space, both of which it adds.
+vLLM has a model of its own (MolmoForCausalLM), which calls the checkpoint's processor in its own processes. evalkit does
+not run it there: without the released processor the prompts could not be compared with what transformers is given.
 """
 
 import json

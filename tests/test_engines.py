@@ -28,6 +28,7 @@ def installed(monkeypatch):
         ("qwen-base", False, "vllm_server", "vllm_server", "runs in a vLLM server (as asked)"),
         ("glamm-fs-7b", True, "auto", "vllm_engine", "glamm-fs-7b runs in vLLM"),
         ("instructblip-7b", True, "auto", "instructblip", "transformers (vLLM has no instructblip)"),
+        ("molmo-7b-d", True, "auto", "molmo", "transformers (evalkit runs molmo in transformers alone)"),
         ("fake", True, "auto", "fake", None),
         ("gpt-6-luna", True, "auto", "openai_api", None),
     ],
@@ -44,6 +45,7 @@ def test_choice(installed, model, vllm, engine, adapter, says):
     ("model", "engine", "message"),
     [
         ("instructblip-7b", "vllm", "vLLM has no instructblip: use --engine hf_local"),
+        ("molmo-7b-d", "vllm", "evalkit runs molmo in transformers alone: use --engine hf_local"),
         ("gpt-6-luna", "hf_local", "not a local checkpoint: leave --engine out"),
         ("fake", "vllm", "not a local checkpoint"),
     ],
