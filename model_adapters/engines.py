@@ -32,11 +32,10 @@ def with_engine(entry: ModelEntry, engine: str) -> tuple[ModelEntry, str | None]
         return entry, None
     if entry.adapter != "local" and engine == "auto":
         return entry, None
-    transformers, in_vllm = _FAMILIES.get(entry.family or "", ("hf_local", False))
-    if engine in ("vllm", "vllm_server") and not in_vllm:
-        raise ConfigError(
-            f"{entry.name}: vLLM has no {entry.family}: use --engine hf_local, or leave it out."
-        )
+    unknown = ("hf_local", f"vLLM has no {entry.family}")
+    transformers, not_in_vllm = _FAMILIES.get(entry.family or "", unknown)
+    if engine in ("vllm", "vllm_server") and not_in_vllm:
+        raise ConfigError(f"{entry.name}: {not_in_vllm}: use --engine hf_local, or leave it out.")
     if engine == "auto":
         chosen, why = _best(not_in_vllm, transformers)
     else:

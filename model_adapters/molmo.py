@@ -6,8 +6,9 @@ loop of our own over the (key, value) pairs that it returns, since it has no `ge
 needs tensorflow for a resize, which model_adapters.molmo_resize replaces, and einops and torchvision, which must be
 installed. The prompt is the processor's: ` User: {question} Assistant:` behind the image.
 
-vLLM has a model of its own (MolmoForCausalLM), which calls the checkpoint's processor in its own processes. evalkit does
-not run it there: without the released processor the prompts could not be compared with what transformers is given.
+vLLM has a model of its own (MolmoForCausalLM), which calls the checkpoint's processor in its own processes. evalkit
+does not run it there: without the released processor the prompts could not be compared with what transformers is
+given.
 """
 
 import json
