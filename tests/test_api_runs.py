@@ -5,7 +5,11 @@ The server's own log is the witness of what was asked, how often, and with which
 
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -351,3 +355,24 @@ def test_batch_endpoints_that_fail(provider, batch, ops, exit_code, data, tmp_pa
         if batch.end == "failed":
             assert re.match(r"(Error|Stopped): loopback: batch \S+: it failed \(", result.stderr)
             assert "the same command goes on" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_keeps_what_is_in_flight(number, data, tmp_path):
+    with Bench("openai", data, tmp_path, Script(latency_s=0.4)) as bench:
+        words = [sys.executable, "-m", "evalkit", *map(str, bench.words(limit=200))]
+        root = Path(__file__).resolve().parent.parent
+        # where SIGINT is ignored, as in a background job, Python would not hear it
+        process = subprocess.Popen(
+            words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        while bench.server.log.count() < 10:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        rows = read_rows(next((tmp_path / "results").rglob("rows.jsonl")).parent)
+        assert process.returncode == 3
+        assert "Waiting for the replies in flight, which are paid for" in said
+        assert len(rows) == sum(bench.server.log.answered().values()) < 200

@@ -1,6 +1,9 @@
 """evalkit run: one model on one task."""
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,14 +176,15 @@ def _execute_visibly(
     budget: "Budget",
     execute: Callable[..., dict[str, Any]],
 ) -> dict[str, Any]:
-    """Run under a progress bar (on a terminal alone); Ctrl-C ends the run in good order."""
+    """Run under a progress bar (on a terminal alone); Ctrl-C and SIGTERM end the run in good order."""
     from tqdm import tqdm
 
     from evalkit.errors import QuotaExhausted
 
     done = sum(row["verdict"] != "failed" for row in store.rows.values())
     label = f"{plan.model['name']} {plan.task.name}"
-    with tqdm(total=len(plan.prompts), initial=done, desc=label, unit="sample", disable=None) as bar:
+    bar_of = tqdm(total=len(plan.prompts), initial=done, desc=label, unit="sample", disable=None)
+    with _asked_to_stop(), bar_of as bar:
         try:
             return execute(plan, store, load, _Bar(bar), budget)
         except (KeyboardInterrupt, QuotaExhausted) as stop:
@@ -190,6 +194,23 @@ def _execute_visibly(
             if meta is None:
                 raise
             return meta
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does, in good order, not in the middle of a request."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Bar:
