@@ -70,10 +70,13 @@ class Journal:
 
     def _note(self, event: dict[str, Any]) -> None:
         line = (json.dumps(event) + "\n").encode("ascii")
-        with self.path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written ({error.strerror}).") from None
         self._apply(event)
 
     def _apply(self, event: dict[str, Any]) -> None:

@@ -200,3 +200,11 @@ def test_a_file_that_is_no_journal_is_one_line(tmp_path, line):
     (tmp_path / "batches.jsonl").write_text(line + "\n")
     with pytest.raises(StoreError, match=r"batches\.jsonl:1: not a line of a batch journal"):
         Journal(tmp_path / "batches.jsonl")
+
+
+def test_a_journal_that_cannot_be_written_submits_nothing(tmp_path):
+    provider = Provider()
+    model = BatchModel(Service(provider), tmp_path / "gone" / "batches.jsonl", poll_s=0.001)
+    with pytest.raises(StoreError, match=r"batches\.jsonl: cannot be written \(No such file or directory\)"):
+        list(model.replies(prompts(*NAMES)))
+    assert provider.submitted == []
