@@ -7,8 +7,20 @@ from typing import Any
 
 from evalkit.records import FinishReason
 from model_adapters.asking import redacted
-from model_adapters.openai_faults import connection_fault, server_delay_s
-from model_adapters.retry import Fault, Treatment
+from model_adapters.faults import (
+    connection_fault,
+    no_access,
+    no_model,
+    refused_key,
+    rejected,
+    server_delay_s,
+    server_failed,
+    too_many,
+    unpaid,
+    unreadable,
+    used_up,
+)
+from model_adapters.retry import Fault
 
 # Finish reasons that say that the content was refused; each is final.
 BLOCKING = frozenset(
@@ -33,7 +45,7 @@ def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault
     if isinstance(error, errors.APIError):
         return _status_fault(error, asked, where, key)
     if isinstance(error, ValueError | AttributeError):  # bad JSON, or JSON of another shape
-        return Fault(Treatment.DOUBTFUL, f"the answer is not as the API's ({redacted(str(error), key)})")
+        return unreadable(redacted(str(error), key))
     return connection_fault(error, where, key)
 
 
@@ -42,30 +54,18 @@ def _status_fault(error: Any, asked: str, where: str, key: str | None) -> Fault:
     reasons = {str(detail.get("reason")) for detail in _details(error.details)}
     lower = message.lower()
     if status == 401 or "API_KEY_INVALID" in reasons or (status == 400 and "api key" in lower):
-        return Fault(
-            Treatment.STOP,
-            f"{where} refuses the key ({status}: {message}). Set a valid one in the environment",
-        )
+        return refused_key(where, status, message)
+    if status == 402 or (status in (400, 403) and "billing" in lower):
+        return unpaid(status, message)
+    if status == 403 or (status == 400 and error.status == "FAILED_PRECONDITION"):
+        return no_access(asked, status, message)
+    if status == 404:
+        return no_model(where, asked, status, message)
     if status == 429:
         return _too_many(error, message)
-    if status == 402 or (status in (400, 403) and "billing" in lower):
-        return _unpaid(status, message)
-    if status == 403 or (status == 400 and error.status == "FAILED_PRECONDITION"):
-        return Fault(
-            Treatment.STOP, f"the key may not use {asked} ({status}: {message}). Use another key or model"
-        )
-    if status == 404:
-        return Fault(
-            Treatment.STOP,
-            f"{where} has no model {asked} ({status}: {message}). Check the name: evalkit models --check",
-        )
     if status in _PASSING or status >= 500:
-        return Fault(Treatment.PASSING, f"the server failed ({status}: {message})", delay_s=_delay_s(error))
-    return Fault(
-        Treatment.REJECTED,
-        f"the request was rejected ({status}: {message})",
-        alike=f"{status} {error.status}",
-    )
+        return server_failed(status, message, _delay_s(error))
+    return rejected(status, message, str(error.status))
 
 
 def _too_many(error: Any, message: str) -> Fault:
@@ -76,22 +76,16 @@ def _too_many(error: Any, message: str) -> Fault:
         for violation in detail.get("violations") or []
         if isinstance(violation, dict)
     )
-    if "perday" in quotas:
-        return Fault(
-            Treatment.QUOTA, f"the day's quota is used up (429: {message}). The same command goes on tomorrow"
-        )
     delay_s = _delay_s(error)
-    unpaid = any(sign in message.lower() for sign in ("credit", "billing", "prepay"))
-    if unpaid and not quotas and delay_s is None:
-        return _unpaid(429, message)
-    return Fault(Treatment.RATE, f"too many requests (429: {message})", delay_s=delay_s)
-
-
-def _unpaid(status: int, message: str) -> Fault:
-    return Fault(
-        Treatment.QUOTA,
-        f"the account has no credit left ({status}: {message}). Pay or raise its limit; the same command goes on",
-    )
+    if "perday" in quotas:
+        return used_up(message)
+    if (
+        not quotas
+        and delay_s is None
+        and any(sign in message.lower() for sign in ("credit", "billing", "prepay"))
+    ):
+        return unpaid(429, message)
+    return too_many(message, delay_s)
 
 
 def _delay_s(error: Any) -> float | None:

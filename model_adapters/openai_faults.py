@@ -1,12 +1,22 @@
 """What the openai SDK raises or returns -> how it is to be treated (see model_adapters.retry)."""
 
-import time
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from importlib import import_module
 from typing import Any
 
 from model_adapters.asking import redacted
+from model_adapters.faults import (
+    connection_fault,
+    no_access,
+    no_model,
+    refused_key,
+    rejected,
+    server_delay_s,
+    server_failed,
+    too_many,
+    unpaid,
+    unreadable,
+    used_up,
+)
 from model_adapters.retry import Fault, Treatment
 
 _PASSING = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529})
@@ -15,11 +25,6 @@ _BILLING = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated"}
 )
 BLOCKING = frozenset({"content_policy_violation", "content_filter", "moderation_blocked", "invalid_prompt"})
-# What transports say when a server is not there, or has no such name.
-_NOBODY = (
-    *("cannot connect", "connect call failed", "connection refused", "all connection attempts failed"),
-    *("name or service not known", "name resolution", "nodename nor servname"),
-)
 
 
 def call_errors() -> tuple[type[Exception], ...]:
@@ -40,70 +45,29 @@ def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault
             return connection_fault(error, where, key)
         return Fault(Treatment.DOUBTFUL, f"no answer in time ({message})")
     if isinstance(error, openai.APIResponseValidationError | ValueError):  # JSONDecodeError is a ValueError
-        return Fault(Treatment.DOUBTFUL, f"the answer is not as the API's ({message})")
+        return unreadable(message)
     return connection_fault(error, where, key)
-
-
-def connection_fault(error: BaseException, where: str, key: str | None) -> Fault:
-    """A line that broke, or that was never there: refused connections and names that do not resolve."""
-    causes = _chain(error)
-    said = redacted(str(causes[-1]) or type(causes[-1]).__name__, key)
-    text = " ".join(str(cause).lower() for cause in causes)
-    refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
-    if refused or any(sign in text for sign in _NOBODY):
-        return Fault(
-            Treatment.REFUSED,
-            f"no server answers at {where} ({said}). Start it, or name another with --base-url",
-        )
-    return Fault(Treatment.PASSING, f"the connection broke ({said})")
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return found
 
 
 def _status_fault(error: Any, asked: str, where: str, key: str | None) -> Fault:
     status, message = int(error.status_code), redacted(_said(error), key)
     words = {str(error.code or ""), str(error.type or "")}
-    if status == 401:
-        return Fault(
-            Treatment.STOP, f"{where} refuses the key (401: {message}). Set a valid one in the environment"
-        )
-    if status == 402 or (status in (403, 429) and words & _BILLING):
-        return Fault(
-            Treatment.QUOTA,
-            f"the account has no credit left ({status}: {message}). Pay or raise its limit; the same command goes on",
-        )
-    if status == 403:
-        return Fault(
-            Treatment.STOP, f"the key may not use {asked} ({status}: {message}). Use another key or model"
-        )
-    if status == 404:
-        return Fault(
-            Treatment.STOP,
-            f"{where} has no model {asked} ({status}: {message}). Check the name: evalkit models --check",
-        )
     delay_s = server_delay_s(error.response.headers)
-    if status == 429:
-        return _too_many(message, words, delay_s)
+    if status == 402 or (status in (403, 429) and words & _BILLING):
+        return unpaid(status, message)
+    match status:
+        case 401:
+            return refused_key(where, status, message)
+        case 403:
+            return no_access(asked, status, message)
+        case 404:
+            return no_model(where, asked, status, message)
+        case 429:
+            a_day = any(mark in message.lower() for mark in ("per day", "(rpd)", "(tpd)", "daily"))
+            return used_up(message) if a_day else too_many(message, delay_s)
     if status in _PASSING or status >= 500:
-        return Fault(Treatment.PASSING, f"the server failed ({status}: {message})", delay_s=delay_s)
-    return Fault(
-        Treatment.REJECTED, f"the request was rejected ({status}: {message})", alike=f"{status} {error.code}"
-    )
-
-
-def _too_many(message: str, words: set[str], delay_s: float | None) -> Fault:
-    lower = message.lower()
-    if any(mark in lower for mark in ("per day", "(rpd)", "(tpd)", "daily")):
-        return Fault(
-            Treatment.QUOTA, f"the day's quota is used up (429: {message}). The same command goes on tomorrow"
-        )
-    return Fault(Treatment.RATE, f"too many requests (429: {message})", delay_s=delay_s)
+        return server_failed(status, message, delay_s)
+    return rejected(status, message, str(error.code))
 
 
 def _said(error: Any) -> str:
@@ -124,21 +88,3 @@ def is_blocked(error: Exception) -> bool:
 def wants_max_tokens(error: Exception) -> bool:
     """Whether an older server does not know max_completion_tokens."""
     return getattr(error, "status_code", None) in (400, 422) and "max_completion_tokens" in str(error)
-
-
-def server_delay_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds of retry-after-ms or retry-after (a number or a date); None where there is neither."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        text = headers.get(name)
-        if text is None:
-            continue
-        try:
-            delay = float(text) / unit
-        except ValueError:
-            try:
-                delay = parsedate_to_datetime(text).timestamp() - time.time()
-            except (TypeError, ValueError):
-                continue
-        if delay == delay and delay != float("inf"):
-            return max(0.0, delay)
-    return None

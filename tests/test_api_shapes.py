@@ -18,8 +18,8 @@ from openai.types.chat import ChatCompletion
 from evalkit.records import Prompt
 from model_adapters.asking import redacted
 from model_adapters.checkpoints import api_key, missing
+from model_adapters.faults import server_delay_s
 from model_adapters.openai_api import reply_of
-from model_adapters.openai_faults import server_delay_s
 from model_adapters.registry import ModelEntry
 from model_adapters.retry import Fault
 from model_adapters.settings import setting_fault
