@@ -28,7 +28,7 @@ _ROUNDING_USD = 1e-9  # sums of many cents of cents are not exact
 
 
 class Budget:
-    """Hands out questions while what is spent and what is in flight stay within a limit.
+    """Hands out questions while what is spent and what is in flight stay within a limit, and until stop().
 
     expected_usd: what a question will cost at most, as far as can be known before it is asked; the dearest
     reply so far counts where it was dearer. Without a limit everything is handed out. Questions are handed
@@ -44,7 +44,12 @@ class Budget:
         self._limit, self._prices, self._expected = limit_usd, prices, expected_usd
         self._spent = self._dearest = 0.0
         self._reserved: dict[str, float] = {}
+        self.stopped = False
         self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Hand out nothing more; what was handed out is still answered."""
+        self.stopped = True
 
     def charge_stored(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
@@ -60,6 +65,8 @@ class Budget:
 
     def has_room_for(self, prompt: Prompt) -> bool:
         """Whether this question could be asked with nothing else in flight."""
+        if self.stopped:
+            return False
         return self._limit is None or self._spent + self._worth(prompt) <= self._limit + _ROUNDING_USD
 
     def handed(self, left: deque[Prompt]) -> Iterator[Prompt]:
@@ -71,8 +78,8 @@ class Budget:
         return max(self._dearest, self._expected(prompt) if self._expected else 0.0)
 
     def _reserve(self, prompt: Prompt) -> bool:
-        if self._limit is None:
-            return True
+        if self.stopped or self._limit is None:
+            return not self.stopped
         with self._lock:
             worth = self._worth(prompt)
             if self._spent + sum(self._reserved.values()) + worth > self._limit + _ROUNDING_USD:

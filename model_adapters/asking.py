@@ -81,17 +81,12 @@ def stream(
 ) -> Iterator[Reply]:
     """Replies as they arrive. Raises AdapterError when no request can be answered, QuotaExhausted by quota.
 
-    Ctrl-C asks nothing more and hands on what is in flight, since that is paid for; again: drops it.
+    Closing it drops what is in flight, which may be paid for: to end a run, hand out no more prompts.
     """
     talk = _Talk(iter(prompts), asker, limits, proven)
     talk.start()
     try:
         yield from talk.replies()
-    except KeyboardInterrupt:
-        if talk.stop():
-            _LOG.warning("Waiting for the replies in flight, which are paid for; Ctrl-C again drops them.")
-            yield from talk.replies()
-        raise
     finally:
         talk.close()
 
@@ -118,13 +113,6 @@ class _Talk:
             if isinstance(item, BaseException):
                 raise item
             yield item
-
-    def stop(self) -> bool:
-        """Draw no more prompts; whether there is anything left to wait for."""
-        self._no_more = True
-        if self._policy is not None:
-            self._policy.stopped = True
-        return self._thread.is_alive()
 
     def close(self) -> None:
         """Drop what is in flight."""

@@ -1,8 +1,8 @@
 """Prompts through a thread with an event loop: order, early ends, what is drawn, what is lost (nothing)."""
 
 import asyncio
-import logging
 import threading
+from collections import deque
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("tenacity", reason="the `api` extra is not installed")
 
+from evalkit.costs import Budget
 from evalkit.errors import AdapterError, QuotaExhausted
 from evalkit.records import Prompt, Reply
 from model_adapters.asking import ModelNames, png_bytes, redacted, stream
@@ -128,17 +129,13 @@ def test_a_run_that_cannot_go_on_hands_on_what_it_has_and_then_stops(treatment, 
     assert len(asker.calls) < 8
 
 
-def test_ctrl_c_hands_on_what_is_in_flight_and_asks_nothing_more(caplog):
-    asker = Scripted(wait_s=0.05)
-    source = stream(prompts(30), asker, Limits(concurrency=4))
-    got = [next(source).sample_id]
-    with caplog.at_level(logging.WARNING):
-        got.append(source.throw(KeyboardInterrupt()).sample_id)
-    with pytest.raises(KeyboardInterrupt):
-        got.extend(reply.sample_id for reply in source)
-    assert sorted(got) == sorted(asker.calls)  # each request that was sent has its reply
-    assert len(got) <= 9
-    assert "paid for" in caplog.text
+def test_handing_out_no_more_ends_a_run_with_every_reply_that_was_asked_for():
+    budget, asker, got = Budget(), Scripted(wait_s=0.05), []
+    for reply in stream(budget.handed(deque(prompts(30))), asker, Limits(concurrency=4)):
+        got.append(reply.sample_id)
+        budget.stop()
+    assert sorted(got) == sorted(asker.calls)
+    assert 4 <= len(got) <= 9
 
 
 def test_a_bug_keeps_its_traceback():

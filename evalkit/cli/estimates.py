@@ -25,6 +25,13 @@ class Costs:
     batch: bool
     max_usd: float | None
 
+    @property
+    def paid_singly(self) -> bool:
+        """Whether each request in flight is money: with an API, but for its batches."""
+        from model_adapters.settings import API_KINDS
+
+        return self.entry.adapter in API_KINDS and not self.batch
+
     def budget(self) -> "Budget":
         from evalkit.costs import Budget
         from model_adapters.estimate import estimate

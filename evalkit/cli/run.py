@@ -134,7 +134,7 @@ def run_command(
         journal = folder / "batches.jsonl" if batch else None
         proven = any(row["verdict"] != "failed" for row in store.rows.values())
         load = partial(load_adapter, entry, journal, proven=proven)
-        meta = _execute_visibly(plan, store, load, costs.budget(), execute)
+        meta = _execute_visibly(plan, store, load, costs.budget(), costs.paid_singly, execute)
         result = summary(meta, store.rows, folder)
     show_summary(result, as_json)
     _warn_of_answers(meta, result)
@@ -174,6 +174,7 @@ def _execute_visibly(
     store: Any,
     load: Callable[[], "Adapter"],
     budget: "Budget",
+    paid: bool,
     execute: Callable[..., dict[str, Any]],
 ) -> dict[str, Any]:
     """Run under a progress bar (on a terminal alone); Ctrl-C and SIGTERM end the run in good order."""
@@ -184,33 +185,45 @@ def _execute_visibly(
     done = sum(row["verdict"] != "failed" for row in store.rows.values())
     label = f"{plan.model['name']} {plan.task.name}"
     bar_of = tqdm(total=len(plan.prompts), initial=done, desc=label, unit="sample", disable=None)
-    with _asked_to_stop(), bar_of as bar:
+    with _asked_to_stop(budget if paid else None), bar_of as bar:
         try:
-            return execute(plan, store, load, _Bar(bar), budget)
+            meta = execute(plan, store, load, _Bar(bar), budget)
+            if budget.stopped:
+                note("Interrupted.")
+            return meta
         except (KeyboardInterrupt, QuotaExhausted) as stop:
             bar.close()
             note("Interrupted." if isinstance(stop, KeyboardInterrupt) else f"Stopped: {stop}")
-            meta: dict[str, Any] | None = store.read_meta()
-            if meta is None:
+            left: dict[str, Any] | None = store.read_meta()
+            if left is None:
                 raise
-            return meta
+            return left
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[None]:
-    """A scheduler's SIGTERM ends a run as Ctrl-C does, in good order, not in the middle of a request."""
+def _asked_to_stop(paid: "Budget | None") -> Iterator[None]:
+    """Ctrl-C, and a scheduler's SIGTERM, end a run in good order.
 
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    paid: of a model whose answers are paid for one by one: the first signal only asks no more, so that
+    those in flight are kept; the second one drops them. Other runs are interrupted at once.
+    """
+
+    def heard(number: int, frame: Any) -> None:
+        if paid is None or paid.stopped:
+            raise KeyboardInterrupt
+        paid.stop()
+        note("Waiting for the replies in flight, which are paid for; Ctrl-C again drops them.")
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if paid else [])]
+    before = {number: signal.signal(number, heard) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Bar:
