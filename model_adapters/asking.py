@@ -209,6 +209,16 @@ def png_bytes(prompt: Prompt) -> bytes:
     return buffer.getvalue()
 
 
+_MOST_TOKENS = 10**9  # of one question; more is no count
+
+
+def counted(value: object) -> int | None:
+    """A server's count of tokens, or None for what is none: absent, negative, beyond all measure."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MOST_TOKENS:
+        return None
+    return value
+
+
 def redacted(text: str, key: str | None) -> str:
     """A server's words on one line, short, without what steers a terminal, and without the key, which some echo."""
     text = " ".join(text.split())

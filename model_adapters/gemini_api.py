@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from evalkit.records import Prompt, Reply
-from model_adapters.asking import ModelNames, png_bytes, redacted
+from model_adapters.asking import ModelNames, counted, png_bytes, redacted
 from model_adapters.checkpoints import is_loopback
 from model_adapters.gemini_faults import BLOCKING, FINISH, call_errors, fault_of
 from model_adapters.openai_api import blocked_reply, server_name
@@ -166,12 +166,12 @@ def usage_of(response: Any) -> dict[str, int]:
     usage = response.usage_metadata
     if usage is None:
         return {}
-    thought = usage.thoughts_token_count or 0
+    thought = counted(usage.thoughts_token_count) or 0
     counts = {
-        "input_tokens": usage.prompt_token_count or 0,
-        "output_tokens": (usage.candidates_token_count or 0) + thought,
+        "input_tokens": counted(usage.prompt_token_count) or 0,
+        "output_tokens": (counted(usage.candidates_token_count) or 0) + thought,
         "reasoning_tokens": thought,
-        "cached_tokens": usage.cached_content_token_count or 0,
+        "cached_tokens": counted(usage.cached_content_token_count) or 0,
     }
     return {
         name: count for name, count in counts.items() if count or name in ("input_tokens", "output_tokens")

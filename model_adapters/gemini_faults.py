@@ -36,7 +36,7 @@ _PASSING = frozenset({408, 409, 425, 499})
 def call_errors() -> tuple[type[Exception], ...]:
     """All that a call may raise: the SDK's errors, and those of the transport, which it does not wrap."""
     errors, aiohttp = import_module("google.genai.errors"), import_module("aiohttp")
-    return (errors.APIError, aiohttp.ClientError, OSError, ValueError, AttributeError)
+    return (errors.APIError, aiohttp.ClientError, OSError, ValueError, AttributeError, RecursionError)
 
 
 def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault:
@@ -44,7 +44,7 @@ def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault
     errors = import_module("google.genai.errors")
     if isinstance(error, errors.APIError):
         return _status_fault(error, asked, where, key)
-    if isinstance(error, ValueError | AttributeError):  # bad JSON, or JSON of another shape
+    if isinstance(error, ValueError | AttributeError | RecursionError):  # bad JSON, or JSON of another shape
         return unreadable(redacted(str(error), key))
     return connection_fault(error, where, key)
 
@@ -73,7 +73,7 @@ def _too_many(error: Any, message: str) -> Fault:
     quotas = " ".join(
         str(violation.get("quotaId", "")).lower()
         for detail in _details(error.details)
-        for violation in detail.get("violations") or []
+        for violation in _listed(detail.get("violations"))
         if isinstance(violation, dict)
     )
     delay_s = _delay_s(error)
@@ -103,4 +103,8 @@ def _details(body: Any) -> Iterator[dict[str, Any]]:
     """error.details of an answer's JSON, whatever its shape."""
     error = body.get("error", body) if isinstance(body, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
-    yield from (detail for detail in details or [] if isinstance(detail, dict))
+    yield from (detail for detail in _listed(details) if isinstance(detail, dict))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from evalkit.records import FinishReason, Prompt, Reply
-from model_adapters.asking import ModelNames, png_bytes, redacted
+from model_adapters.asking import ModelNames, counted, png_bytes, redacted
 from model_adapters.checkpoints import is_loopback
 from model_adapters.openai_faults import call_errors, fault_of, is_blocked, wants_max_tokens
 from model_adapters.retry import Fault, Treatment
@@ -203,14 +203,17 @@ def reply_of(prompt: Prompt, response: Any, latency_s: float) -> Reply:
         raise Fault(Treatment.DOUBTFUL, f"the answer holds no choice{said}")
     choice = choices[0]
     message = getattr(choice, "message", None)
+    if message is None:
+        raise Fault(Treatment.DOUBTFUL, "the answer's choice holds no message")
     refusal, content = getattr(message, "refusal", None), _text(getattr(message, "content", None))
-    if choice.finish_reason in _BROKEN_OFF:
-        raise Fault(Treatment.PASSING, f"the server broke the answer off ({choice.finish_reason})")
-    finish = _FINISH.get(str(choice.finish_reason), "stop")
+    reason = redacted(str(getattr(choice, "finish_reason", None)), None)
+    if reason in _BROKEN_OFF:
+        raise Fault(Treatment.PASSING, f"the server broke the answer off ({reason})")
+    finish = _FINISH.get(reason, "stop")
     if isinstance(refusal, str) and refusal:
         content, finish = refusal, "content_filter"
     if content is None and finish == "stop":
-        raise Fault(Treatment.DOUBTFUL, f"the answer holds no text (finish reason {choice.finish_reason})")
+        raise Fault(Treatment.DOUBTFUL, f"the answer holds no text (finish reason {reason})")
     return Reply(
         sample_id=prompt.sample_id,
         text=content or "",
@@ -232,11 +235,9 @@ def usage_of(response: Any) -> dict[str, int]:
         ),
         "cached_tokens": getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None),
     }
-    always = ("input_tokens", "output_tokens")
+    known = {name: count for name, value in counts.items() if (count := counted(value)) is not None}
     return {
-        name: count
-        for name, count in counts.items()
-        if isinstance(count, int) and count >= 0 and (count or name in always)
+        name: count for name, count in known.items() if count or name in ("input_tokens", "output_tokens")
     }
 
 

@@ -30,7 +30,15 @@ BLOCKING = frozenset({"content_policy_violation", "content_filter", "moderation_
 def call_errors() -> tuple[type[Exception], ...]:
     """All that a call may raise: the SDK's errors, and those of the transports that it lets through."""
     openai, httpx, aiohttp = (import_module(name) for name in ("openai", "httpx2", "aiohttp"))
-    return (openai.OpenAIError, httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, ValueError)
+    return (
+        openai.OpenAIError,
+        httpx.HTTPError,
+        httpx.StreamError,
+        aiohttp.ClientError,
+        OSError,
+        ValueError,
+        RecursionError,
+    )
 
 
 def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault:
@@ -44,7 +52,9 @@ def fault_of(error: Exception, asked: str, where: str, key: str | None) -> Fault
         if isinstance(error.__cause__, import_module("httpx2").ConnectTimeout):
             return connection_fault(error, where, key)
         return Fault(Treatment.DOUBTFUL, f"no answer in time ({message})")
-    if isinstance(error, openai.APIResponseValidationError | ValueError):  # JSONDecodeError is a ValueError
+    if isinstance(
+        error, openai.APIResponseValidationError | ValueError | RecursionError
+    ):  # JSONDecodeError is a ValueError
         return unreadable(message)
     return connection_fault(error, where, key)
 

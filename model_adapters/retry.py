@@ -224,14 +224,14 @@ class Policy:
         return answer
 
     def _note(self, fault: Fault, sent_at: float) -> None:
+        if (fault.delay_s or 0) > MAX_SERVER_DELAY_S:
+            minutes = (fault.delay_s or 0) / 60
+            raise Fault(
+                Treatment.QUOTA,
+                f"the server asks to wait {minutes:.0f} minutes ({fault.message}). The same command goes on then",
+            )
         if fault.treatment is Treatment.RATE:
             self.refused_for_rate += 1
-            if (fault.delay_s or 0) > MAX_SERVER_DELAY_S:
-                minutes = (fault.delay_s or 0) / 60
-                raise Fault(
-                    Treatment.QUOTA,
-                    f"the server asks to wait {minutes:.0f} minutes ({fault.message}). The same command goes on then",
-                )
             self.window.narrow(sent_at, fault.delay_s or 0.0)
         if fault.treatment is Treatment.REFUSED and not self._answered:
             self._refusals += 1
@@ -267,10 +267,16 @@ class _Patience:
         return self._seen[fault.treatment] >= TRIES[fault.treatment]
 
 
+_PATIENT_AFTER = 4  # refusals of one item; a server that keeps asking for no delay gets one
+
+
 def _wait(state: Any) -> float:
     """The server's delay, or full-jitter exponential: uniform below 1, 2, 4, ... seconds, at most 60."""
-    fault = state.outcome.exception()
-    jitter = random.uniform(0, min(MAX_WAIT_S, 2.0 ** (state.attempt_number - 1)))
+    fault, attempt = state.outcome.exception(), state.attempt_number
     if fault.treatment is Treatment.RATE and fault.delay_s is not None:
-        return 0.0  # the window is shut for that long, and whoever waits to try again goes first
+        # the window is shut for that long, and whoever waits to try again goes first
+        attempt -= _PATIENT_AFTER
+        if attempt < 1:
+            return 0.0
+    jitter = random.uniform(0, min(MAX_WAIT_S, 2.0 ** (attempt - 1)))
     return max(fault.delay_s or 0.0, jitter)

@@ -19,9 +19,10 @@ from evalkit.records import Prompt
 from model_adapters.asking import redacted
 from model_adapters.checkpoints import api_key, missing
 from model_adapters.faults import server_delay_s
+from model_adapters.gemini_faults import fault_of
 from model_adapters.openai_api import reply_of
 from model_adapters.registry import ModelEntry
-from model_adapters.retry import Fault
+from model_adapters.retry import Fault, Treatment
 from model_adapters.settings import setting_fault
 
 KEY = "sk-secret-9876543210"
@@ -52,6 +53,9 @@ def completion(message=None, finish="stop", **more):
         (completion({"content": "{"}, "abort"), None),  # a vLLM that is being stopped
         (completion({"content": None}), None),
         (completion({"content": 3}), None),
+        (ChatCompletion.construct(choices=[None]), None),
+        (ChatCompletion.construct(choices=["{3}"]), None),
+        (completion({"content": None}, "\x1b[31m" + "z" * 9999), None),
         (ChatCompletion.construct(choices=[]), None),
         (ChatCompletion.construct(choices=None, error={"message": "x\x1b[31m"}), None),
         ("<html>", None),
@@ -73,6 +77,7 @@ def test_replies(response, expected):
     [
         ({"prompt_tokens": 7, "completion_tokens": 2}, {"input_tokens": 7, "output_tokens": 2}),
         ({"prompt_tokens": -7, "completion_tokens": "2"}, {}),
+        ({"prompt_tokens": 10**400, "completion_tokens": True}, {}),
         (None, {}),
     ],
 )
@@ -133,6 +138,27 @@ def test_where_a_key_is_sent(runtime, key, lacks, monkeypatch):
     entry = ModelEntry(name="m", title="m", adapter="openai_api", checkpoint="m", runtime=runtime)
     assert api_key(entry) == key
     assert (missing(entry) is not None) == lacks
+
+
+@pytest.mark.parametrize(
+    ("body", "treatment"),
+    [
+        ({"error": {"code": 429, "message": "full", "details": 5}}, Treatment.RATE),
+        ({"error": {"code": 429, "message": "full", "details": [{"violations": 7}, 3]}}, Treatment.RATE),
+        ({"error": {"code": 429, "message": "full", "details": [{"retryDelay": 9}]}}, Treatment.RATE),
+        ({"error": "full"}, Treatment.RATE),
+        ([], Treatment.RATE),
+    ],
+)
+def test_errors_of_gemini_in_other_shapes(body, treatment):
+    from google.genai.errors import ClientError
+
+    try:
+        error = ClientError(429, body)
+    except AttributeError as other:  # the SDK's own reading of it
+        error = other
+    fault = fault_of(error, "m", "host", None)
+    assert fault.treatment in (treatment, Treatment.DOUBTFUL)
 
 
 class Redirecting:

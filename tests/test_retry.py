@@ -64,6 +64,7 @@ def call(*outcomes, limits=None, before=0):
         ((J,), (J, 1)),
         ((S,), (S, 1)),
         ((Q,), (Q, 1)),
+        ((Fault(P, "tomorrow", delay_s=86_400),), (Q, 1)),
         ((Fault(R, "later", delay_s=601),), (Q, 1)),  # a server that asks for hours is out of quota
     ],
 )
@@ -194,3 +195,15 @@ def test_a_known_limit_paces(rpm, tpm, tokens):
         return loop.time() - started
 
     assert 0.1 <= asyncio.run(main()) < 0.5
+
+
+def test_a_server_that_asks_for_no_delay_gets_one(monkeypatch):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr("model_adapters.retry.asyncio.sleep", sleep)
+    monkeypatch.setattr("model_adapters.retry.random.uniform", lambda low, high: high)
+    assert call(*[Fault(R, "full", delay_s=0.0)] * 12) == ("answer", 13)
+    assert [w for w in waits if w] == [1, 2, 4, 8, 16, 32, 60, 60]  # after four that are as the server says
