@@ -27,7 +27,7 @@ class Sample:
     split: str
     image_path: Path
     image_size_wh: tuple[int, int]
-    pixels_sha256: str  # over decoded pixels, not file bytes
+    pixels_sha256: str | None  # over decoded pixels, not file bytes; None: prepared without its images
     gold: Answer
     stratum: str  # the class that splits and --limit keep in proportion
     variables: Mapping[str, Any]  # what the prompt template may name

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"", "errors", "records", "paths", "yamlfile"},
+    {"", "errors", "records", "paths", "yamlfile", "extras"},
     {"frames", "parsers", "metrics", "stats", "targets", "costs"},
     {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance"},
     {"runner", "importing", "validate", "leaderboard", "compare", "report", "probes"},
@@ -17,7 +17,20 @@ LAYERS = (
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 ADAPTERS_MAY_IMPORT = {"", "errors", "records", "paths", "yamlfile", "frames"}
 # Hundreds of milliseconds each: only where they are used, inside functions.
-HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "pandas", "openai", "google", "vllm", "ray"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "pandas",
+    "openai",
+    "google",
+    "vllm",
+    "ray",
+    "pyarrow",
+    "aiohttp",
+    "huggingface_hub",
+}
 NEVER_IN_EVALKIT = {"torch", "transformers", "vllm", "openai", "google"}
 
 

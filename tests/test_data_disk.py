@@ -238,7 +238,7 @@ def test_show_faults_are_one_line(data, words, message):
             ["build", "imagenet"],
             "'imagenet' cannot be built. Synthetic sets: line_intersection, line_tracing",
         ),
-        (["build", "refcoco"], "'refcoco' cannot be built: its photographs"),
+        (["build", "refcoco"], "'refcoco' cannot be built, but prepared"),
         (["build", "grid_patch", "pixmo_points"], "'pixmo_points' cannot be built"),
         (["build", "grid_patch", "--n", 0], "must be at least 1"),
         (["build", "grid_patch", "--workers", 0], "must be at least 1"),

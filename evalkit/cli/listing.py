@@ -62,7 +62,7 @@ def _data_state(data_dir: Path, dataset: str) -> str:
     present = sorted(path.parent.name for path in folder.glob("*/metadata.jsonl"))
     if present:
         return f"{folder} ({', '.join(present)})"
-    return f"not here; {DATASETS[dataset].build_command}"
+    return f"not here; {DATASETS[dataset].command}"
 
 
 @click.command("models")

@@ -59,6 +59,8 @@ def plan_for(
     if why and say:
         say(why)
     split = read_split(data_dir, task.dataset, choice.split or task.splits[0])
+    if runnable:
+        split.require_images()
     variant = task.variant(entry.family)
     plan = make_plan(
         task,

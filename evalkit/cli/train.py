@@ -82,6 +82,8 @@ def train_command(
     base = _base_entry(spec, base_checkpoint, models_file)
     tasks = [load_task(name, tasks_dir) for name in spec.tasks]
     data = [(task, read_split(data_dir, task.dataset, spec.split)) for task in tasks]
+    for _, split in data:
+        split.require_images()
     if dry_run:
         _show_plan(spec, base, data, out, as_json)
         return

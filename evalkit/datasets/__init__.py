@@ -16,34 +16,20 @@ class DatasetInfo:
     variables: tuple[str, ...]  # what a prompt template may name
     splits: tuple[str, ...]
     gold: GoldKind
-    build_command: str  # what to type to get it, or why nothing can be typed yet
-    can_build: bool = True
+    origin: Literal["build", "prepare"]  # drawn here, or prepared from its public source
 
-
-def _built(name: str, variables: tuple[str, ...], gold: GoldKind) -> DatasetInfo:
-    return DatasetInfo(name, variables, ("train", "test"), gold, f"evalkit data build {name}")
+    @property
+    def command(self) -> str:
+        """What to type to get it."""
+        return f"evalkit data {self.origin} {self.name}"
 
 
 _ALL = (
-    _built("line_intersection", (), "int"),
-    _built("line_tracing", ("node_a", "node_b"), "yes_no"),
-    _built("grid_patch", (), "point_xy_px"),
-    DatasetInfo(
-        "pixmo_points",
-        ("label",),
-        ("train", "test"),
-        "point_xy_px",
-        "its photographs and points come from the web (allenai/pixmo-points), and this version cannot prepare them",
-        can_build=False,
-    ),
-    DatasetInfo(
-        "refcoco",
-        ("expression",),
-        ("train", "val", "testA", "testB"),
-        "bbox_xyxy",
-        "its photographs and expressions come from COCO and RefCOCO (UNC), and this version cannot prepare them",
-        can_build=False,
-    ),
+    DatasetInfo("line_intersection", (), ("train", "test"), "int", "build"),
+    DatasetInfo("line_tracing", ("node_a", "node_b"), ("train", "test"), "yes_no", "build"),
+    DatasetInfo("grid_patch", (), ("train", "test"), "point_xy_px", "build"),
+    DatasetInfo("pixmo_points", ("label",), ("train", "test"), "point_xy_px", "prepare"),
+    DatasetInfo("refcoco", ("expression",), ("train", "val", "testA", "testB"), "bbox_xyxy", "prepare"),
 )
 
 DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({info.name: info for info in _ALL})

@@ -1,7 +1,6 @@
 """evalkit data import: images with labels made elsewhere -> a split of Line Intersection."""
 
 import csv
-import json
 import re
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from evalkit.datasets.disk import DATASET_FILE, METADATA, fingerprint, pixels_sha256, read_info, write_json
+from evalkit.datasets.place import put_in_place, split_entry, write_metadata
 from evalkit.datasets.verify import BAD_IMAGE, damage
 from evalkit.errors import DataError
 
@@ -44,13 +44,9 @@ def import_folder(source: Path, data_dir: Path, name: str, *, force: bool = Fals
             return {"split": name, **info["splits"][name], "fresh": False}
         raise DataError(f"{folder / name} holds other or damaged images; --force replaces them.")
     _write(folder, name, rows)
-    entry = {
-        "images": len(rows),
-        "samples": len(rows),
-        "fingerprint": fingerprint(rows.values()),
-        "source": f"imported from a folder named {source.resolve().name}",
-        "licence": None,
-    }
+    entry = split_entry(
+        list(rows.values()), f"imported from a folder named {source.resolve().name}", licence=None
+    )
     info = {"dataset": TASK, **info}
     info["splits"] = {**info["splits"], name: entry}
     write_json(folder / DATASET_FILE, info)
@@ -124,9 +120,7 @@ def _write(folder: Path, name: str, rows: dict[Path, dict[str, Any]]) -> None:
             (target / "images").mkdir(parents=True)
             for path, row in rows.items():
                 shutil.copyfile(path, target / row["file_name"])
-            text = "".join(json.dumps(row) + "\n" for row in rows.values())
-            (target / METADATA).write_text(text, encoding="utf-8")
-            shutil.rmtree(folder / name, ignore_errors=True)
-            target.rename(folder / name)
+            write_metadata(target, rows.values())
+            put_in_place(target, folder / name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}).") from None

@@ -1,6 +1,5 @@
 """evalkit data build: recipe -> images and rows on disk, by any number of workers, put in place at once."""
 
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -15,7 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from evalkit import __version__
-from evalkit.datasets.disk import DATASET_FILE, METADATA, fingerprint, read_info, splits_of, write_json
+from evalkit.datasets.disk import DATASET_FILE, fingerprint, read_info, splits_of, write_json
+from evalkit.datasets.place import put_in_place, split_entry, sweep, write_metadata
 from evalkit.datasets.recipe import SPLITS, Recipe
 from evalkit.datasets.rows import picture_and_rows, recipe_of
 from evalkit.datasets.verify import damage
@@ -62,26 +62,16 @@ def build(
             return _built(recipe, data_dir, info, fresh=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder, ".building-")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as temporary:
             rows = _draw_all(recipe, Path(temporary), n, seed, workers)
             info = _write_rows(recipe, Path(temporary), rows, info, made_by)
             for split in SPLITS:
-                _put_in_place(Path(temporary) / split, folder / split)
+                put_in_place(Path(temporary) / split, folder / split)
             write_json(folder / DATASET_FILE, info)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}).") from None
     return _built(recipe, data_dir, info, fresh=True)
-
-
-def _put_in_place(new: Path, place: Path) -> None:
-    """Two renames, so that a kill leaves the old split or the new one, never part of one.
-
-    The old one goes aside into the temporary folder and away with it. Without `new` it just goes.
-    """
-    if place.exists():
-        place.rename(new.with_name(f"old-{place.name}"))
-    if new.exists():
-        new.rename(place)
 
 
 def _words(made_by: dict[str, Any] | None) -> str:
@@ -128,15 +118,8 @@ def _write_rows(
         if not own:
             shutil.rmtree(folder / split)
             continue
-        text = "".join(json.dumps(row) + "\n" for row in own)
-        (folder / split / METADATA).write_text(text, encoding="utf-8")
-        splits[split] = {
-            "images": len({row["file_name"] for row in own}),
-            "samples": len(own),
-            "fingerprint": fingerprint(own),
-            "source": recipe.source,
-            "licence": "Apache-2.0",
-        }
+        write_metadata(folder / split, own)
+        splits[split] = split_entry(own, recipe.source, "Apache-2.0")
     classes = Counter(recipe.place(index)[0] for index in range(made_by["n"]))
     return {
         "dataset": recipe.name,

@@ -1,7 +1,8 @@
 """A data set on disk: DATA/<task>/<split>/metadata.jsonl and images, the Hub's ImageFolder form.
 
 A row has file_name, sample_id, image_id (the cluster), split, gold, stratum, width, height,
-pixels_sha256, the question's variables, and geometry in pixels. DATA/<task>/dataset.json says how each
+pixels_sha256, the question's variables, and geometry in pixels. Where a set was prepared without its
+images, pixels_sha256 is null and file_name says what the image would be called. DATA/<task>/dataset.json says how each
 split came about and carries its fingerprint, which is over rows and pixels, not over file bytes.
 """
 
@@ -32,6 +33,14 @@ class Split:
     name: str
     samples: tuple[Sample, ...]
     fingerprint: str
+
+    def require_images(self) -> None:
+        """Raises DataError where the split was prepared without its images."""
+        if any(sample.pixels_sha256 is None for sample in self.samples):
+            raise DataError(
+                f"{self.dataset}/{self.name} was prepared without its images, for `evalkit import` and scoring: "
+                f"to ask a model or to train, prepare it with them ({DATASETS[self.dataset].command} --help)."
+            )
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -76,6 +85,8 @@ def row_fault(row: Mapping[str, Any], gold: GoldKind) -> str | None:
     if absent := [key for key in RESERVED if key not in row]:
         return f"key {absent[0]!r} is missing"
     for key in ("file_name", "sample_id", "image_id", "split", "stratum", "pixels_sha256"):
+        if key == "pixels_sha256" and row[key] is None:
+            continue
         if not isinstance(row[key], str) or not row[key]:
             return f"{key} must be text, found {row[key]!r}"
     file_name = PurePosixPath(row["file_name"])
@@ -116,8 +127,7 @@ def _missing(data_dir: Path, dataset: str, split: str) -> str:
     present = sorted(path.parent.name for path in (data_dir / dataset).glob(f"*/{METADATA}"))
     if present:
         return f"No split {split!r} of {dataset} in {data_dir}. Splits there: {', '.join(present)}."
-    how = f"make them: {info.build_command}" if info.can_build else info.build_command
-    return f"No data of {dataset} in {data_dir}: {how}."
+    return f"No data of {dataset} in {data_dir}: make them: {info.command}."
 
 
 def read_split(data_dir: Path, dataset: str, split: str) -> Split:

@@ -11,9 +11,9 @@ from evalkit.errors import ConfigError
 
 def recipe_of(task: str) -> Recipe:
     """The recipe of a synthetic data set. Raises ConfigError, which says what can be built."""
-    if task not in DATASETS or not DATASETS[task].can_build:
-        why = f": {DATASETS[task].build_command}" if task in DATASETS else ""
-        known = ", ".join(name for name, info in DATASETS.items() if info.can_build)
+    if task not in DATASETS or DATASETS[task].origin != "build":
+        why = f", but prepared: {DATASETS[task].command}" if task in DATASETS else ""
+        known = ", ".join(name for name, info in DATASETS.items() if info.origin == "build")
         raise ConfigError(f"{task!r} cannot be built{why}. Synthetic sets: {known}.")
     recipe: Recipe = import_module(f"evalkit.datasets.{task}").RECIPE
     return recipe

@@ -52,7 +52,11 @@ def damage(data_dir: Path, dataset: str, split: str) -> list[str]:
     except DataError as error:
         return [str(error)]
     expected = {row["file_name"]: row["pixels_sha256"] for row in rows}
-    lines = [fault for name, sha256 in expected.items() if (fault := _image_fault(folder / name, sha256))]
+    lines = [
+        fault
+        for name, sha256 in expected.items()
+        if sha256 is not None and (fault := _image_fault(folder / name, sha256))
+    ]
     info = read_info(data_dir, dataset)
     if split not in info["splits"]:
         lines.append(f"{folder}: not in {DATASET_FILE}, so that its rows cannot be checked.")
@@ -78,7 +82,9 @@ def _changed_rows(
     """Rows of a set that this version can build are drawn anew and named; others only as a whole."""
     every = f"{path}: rows differ from the fingerprint in {DATASET_FILE}."
     made_by = info.get("made_by") or {}
-    if split not in SPLITS or made_by.get("recipe_version") != recipe_of(dataset).version:
+    if DATASETS[dataset].origin != "build" or split not in SPLITS:
+        return [every]
+    if made_by.get("recipe_version") != recipe_of(dataset).version:
         return [every]
     recipe, seed = recipe_of(dataset), made_by["seed"]
     drawn = (row for index in range(made_by["n"]) for row in picture_and_rows(recipe, seed, index)[1])
