@@ -102,23 +102,31 @@ class _Collection:
         self._journal = Journal(path)
         self._policy = Policy(_CALL_LIMITS)
         self._told: dict[str, str] = {}
+        self._last: dict[str, str] = {}  # of an item: the tag of the newest part that carries it
 
     def replies(self, prompts: Sequence[Prompt]) -> Iterator[Reply]:
         asked = {prompt.sample_id: prompt for prompt in prompts}
         pending = self._run(self._recover())
-        out = {item for part in pending for item in part.items}
-        fresh = [prompt for prompt in prompts if prompt.sample_id not in out]
+        self._last = {item: part.tag for part in pending for item in part.items}
+        fresh = [prompt for prompt in prompts if prompt.sample_id not in self._last]
         while pending or fresh:
             for part, unreadable in self._submit(fresh):
-                pending += [part] if part else []
+                if part:
+                    pending.append(part)
+                    self._last |= dict.fromkeys(part.items, part.tag)
                 yield from unreadable
+            if not pending:  # nothing could be sent at all
+                return
             part = self._run(self._first_done(pending))
             pending.remove(part)
             fresh = yield from self._collect(part, asked)
 
     def _collect(self, part: Part, asked: Mapping[str, Prompt]) -> Generator[Reply, None, list[Prompt]]:
-        """Hand on the replies of a finished part; returns the prompts that have to go into another."""
-        wanted = {item: asked[item] for item in part.items if item in asked}
+        """Hand on the replies of a finished part; returns the prompts that have to go into another.
+
+        What went into a newer part since is that one's to answer: here it would be asked again.
+        """
+        wanted = {item: asked[item] for item in part.items if item in asked and self._last[item] == part.tag}
         assert part.batch is not None
         batch = part.batch
         outcomes = dict(self._run(self._call(partial(self._service.results, batch, wanted))))
@@ -132,7 +140,7 @@ class _Collection:
                 yield failed(prompt, why, self._journal.tries[item])
             else:
                 again.append(prompt)
-        if len(wanted) == len(part.items):  # else somebody may still come for the others
+        if all(item in asked for item in part.items):  # else somebody may still come for the others
             self._journal.collected(part)
         return again
 
@@ -142,6 +150,9 @@ class _Collection:
         for part in self._journal.open_parts():
             if part.batch is None:
                 batch = await self._call(partial(self._service.find, part.tag))
+                if batch is None:  # a provider's list may lag behind a batch of a moment ago
+                    await asyncio.sleep(self._poll_s)
+                    batch = await self._call(partial(self._service.find, part.tag))
                 if batch is None:
                     self._journal.dropped(part)
                     continue

@@ -193,6 +193,57 @@ def test_an_image_that_cannot_be_read_is_a_failed_reply(tmp_path):
     assert stored["s0"].text == "{s0}"
 
 
+def test_images_that_all_cannot_be_read_end_it(tmp_path):
+    provider = Provider()
+    stored = ask(tmp_path, Service(provider), ["torn"], {})
+    assert stored["torn"].error == "torn.png: the image cannot be opened."
+    assert not provider.submitted
+
+
+def test_an_item_of_a_newer_part_is_not_asked_again_by_an_older_one(tmp_path):
+    """A run of s0 alone leaves the part of s0 and s1 open; s0 failed in it and is out again in a part of its own."""
+    provider, names, stored = Provider(), ["s0", "s1"], {}
+    faulty = {"s0": [Fault("late", Treatment.PASSING)]}
+    with pytest.raises(Killed):
+        ask(tmp_path, Service(provider, kill="poll"), names, stored)  # both are out, nothing is collected
+    again = Service(provider, outcomes=faulty)
+    again.results = killed_after(again.results, 1)  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        ask(tmp_path, again, ["s0"], stored)  # as with a budget; s0 goes into a second part, then the kill
+    assert sorted(provider.submitted) == ["s0", "s0", "s1"]
+    ask(tmp_path, Service(provider), names, stored)
+    assert sorted(provider.submitted) == ["s0", "s0", "s1"]
+    assert {name: reply.text for name, reply in stored.items()} == {"s0": "{s0}", "s1": "{s1}"}
+
+
+def killed_after(results, calls):
+    left = itertools.repeat(None, calls)
+
+    async def limited(batch, prompts):
+        if next(left, 0) == 0:
+            raise Killed("results")
+        return await results(batch, prompts)
+
+    return limited
+
+
+def test_a_batch_that_the_list_shows_late_is_found(tmp_path):
+    provider, stored = Provider(), {}
+    with pytest.raises(Killed):
+        ask(tmp_path, Service(provider, kill="after create"), NAMES[:3], stored)
+    late = Service(provider)
+    seen = []
+
+    async def find(tag):
+        seen.append(tag)
+        return None if len(seen) == 1 else await Service.find(late, tag)
+
+    late.find = find  # type: ignore[method-assign]
+    ask(tmp_path, late, NAMES[:3], stored)
+    assert sorted(provider.submitted) == NAMES[:3]
+    assert len(stored) == 3
+
+
 @pytest.mark.parametrize(
     "line", ["{}", "[1]", '{"event": "sold", "tag": "x"}', '{"event": "submitted", "tag": "x"}']
 )
