@@ -7,12 +7,16 @@ from typing import Any
 import click
 
 from evalkit.cli.common import EXIT_USER_ERROR, data_option, json_option, note, print_json
+from evalkit.cli.prepare import prepare_group
 from evalkit.records import Sample
 
 
 @click.group("data")
 def data_group() -> None:
-    """Build, import, check and look at data sets."""
+    """Build, prepare, import, check and look at data sets."""
+
+
+data_group.add_command(prepare_group)
 
 
 @data_group.command("build")

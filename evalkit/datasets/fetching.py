@@ -9,14 +9,14 @@ import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from evalkit import __version__
 from evalkit.datasets.addresses import PrivateAddress, check_address
-from evalkit.datasets.pictures import looks_like_a_picture
+from evalkit.datasets.pictures import NotAPicture, looks_like_a_picture
 from evalkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,8 +96,14 @@ class Fetcher:
     """Fetches into `folder`, where a file is named by its sha256: what has another hash is never stored."""
 
     def __init__(
-        self, folder: Path, limits: FetchLimits, allow_private: bool | Collection[str] = False
+        self,
+        folder: Path,
+        limits: FetchLimits,
+        allow_private: bool | Collection[str] = False,
+        inspect: Callable[[str, Path], object] = lambda sha256, path: None,
     ) -> None:
+        """inspect: looks at each file that is there, in a thread; it raises NotAPicture for a useless one."""
+        self._inspect = inspect
         self._folder, self._limits, self._allow_private = folder, limits, allow_private
         self._numbers = itertools.count()
         self._hosts: defaultdict[str, asyncio.Semaphore]
@@ -169,6 +175,15 @@ class Fetcher:
         )
 
     async def _one(self, session: "aiohttp.ClientSession", wanted: Wanted) -> Fate:
+        fate = await self._fetched(session, wanted)
+        if fate.outcome == "ok":
+            try:
+                await asyncio.to_thread(self._inspect, wanted.sha256, self.path(wanted.sha256))
+            except NotAPicture as error:
+                return replace(fate, outcome=error.fault, detail=str(error))
+        return fate
+
+    async def _fetched(self, session: "aiohttp.ClientSession", wanted: Wanted) -> Fate:
         place = self.path(wanted.sha256)
         if await asyncio.to_thread(_has, place, wanted.sha256):
             return Fate(wanted, "ok", n_bytes=place.stat().st_size)

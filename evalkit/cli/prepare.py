@@ -1,0 +1,13 @@
+"""evalkit data prepare: real sets from their public sources."""
+
+import click
+
+from evalkit.cli.prepare_pixmo_points import pixmo_points_command
+
+
+@click.group("prepare")
+def prepare_group() -> None:
+    """Prepare real data sets from their public sources, resumably and with every sample's fate on record."""
+
+
+prepare_group.add_command(pixmo_points_command)
