@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from evalkit.cli.common import EXIT_USER_ERROR, data_option, json_option, note, print_json
+from evalkit.cli.export import export_command
 from evalkit.cli.prepare import prepare_group
 from evalkit.records import Sample
 
@@ -16,6 +17,7 @@ def data_group() -> None:
     """Build, prepare, import, check and look at data sets."""
 
 
+data_group.add_command(export_command)
 data_group.add_command(prepare_group)
 
 
