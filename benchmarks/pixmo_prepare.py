@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -61,8 +60,13 @@ def chosen_from(source: str) -> None:
     found = open_source(source)
     categories, _ = choose(lambda: eligible_rows(found, NOTHING_HELD_OUT, Counter()), 1500, 150, 0)
     assert all(len(category.candidates) >= category.need for category in categories)
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": time.perf_counter() - began, "mb": peak_kb / 1024}))
+    print(json.dumps({"seconds": time.perf_counter() - began, "mb": peak_mb()}))
+
+
+def peak_mb() -> float:
+    """The most memory this process had (ru_maxrss would count the parent's, from before its exec)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def write_rows(folder: Path, n: int) -> None:
@@ -155,16 +159,16 @@ def prepared(source: Path, url: str, data: Path, n: int, jobs: int) -> tuple[flo
     words += ["--n", str(n), "--categories", "50", "--jobs", str(jobs), "--per-host", str(jobs)]
     words += [f"--allow-private={url.removeprefix('http://')}", "--json"]
     program = (
-        "import resource, sys\nfrom evalkit.cli import main\n"
+        "import sys\nfrom evalkit.cli import main\nfrom benchmarks.pixmo_prepare import peak_mb\n"
         f"try: main({words!r})\nexcept SystemExit as end: assert not end.code\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "print(peak_mb(), file=sys.stderr)"
     )
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )
     seconds = time.perf_counter() - began
-    return n / seconds, int(done.stderr.split()[-1]) / 1024
+    return n / seconds, float(done.stderr.split()[-1])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ COLUMNS = (
     "run", "hash", "model", "title", "scale", "origin", "task", "task_title", "split", "trained_on", "train_seed",
     "status", "n", "n_split", "n_rows", "accuracy", "low", "high", "interval", "n_clusters",
     "chance", "best_constant", *VERDICTS, "latency_p50_s", "cost_usd", "when", "date", "dataset",
-    "floor_cell_accuracy", "mean_iou",
+    "floor_cell_accuracy", "mean_iou", "beyond_image",
 )  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def run_row(folder: Path) -> dict[str, Any]:
         "dataset": meta["dataset"]["fingerprint"],
         "floor_cell_accuracy": _mean(rows, "correct_floor_cell", n),
         "mean_iou": _mean(rows, "iou", n),
+        "beyond_image": _mean(rows, "beyond_image", n),
     }
 
 

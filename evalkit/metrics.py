@@ -14,12 +14,16 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """distance in grid units; iou in [0, 1]; correct_floor_cell: the distance of whole cells instead."""
+    """distance in grid units; iou in [0, 1]; correct_floor_cell: the distance of whole cells instead.
+
+    beyond_image: whether a box passes the picture's edge by more than a pixel.
+    """
 
     correct: bool
     distance: float | None = None
     iou: float | None = None
     correct_floor_cell: bool | None = None
+    beyond_image: bool | None = None
 
 
 Metric = Callable[[Any, Any, tuple[int, int]], Score]
@@ -50,7 +54,14 @@ def within_3_grid_units(
 def iou_50(answer: Sequence[float], gold: Sequence[float], image_size_wh: tuple[int, int]) -> Score:
     """Two `bbox_xyxy`, correct at IoU >= 0.5, as RefCOCO's accuracy is defined."""
     overlap = iou(answer, gold)
-    return Score(overlap >= MIN_IOU, iou=overlap)
+    return Score(overlap >= MIN_IOU, iou=overlap, beyond_image=_beyond(answer, image_size_wh))
+
+
+def _beyond(bbox_xyxy: Sequence[float], image_size_wh: tuple[int, int]) -> bool:
+    """A pixel is what rounding explains; beyond that a model speaks another frame, or guesses."""
+    width, height = image_size_wh
+    xs, ys = bbox_xyxy[0::2], bbox_xyxy[1::2]
+    return min(*xs, *ys) < -1 or max(xs) > width + 1 or max(ys) > height + 1
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:

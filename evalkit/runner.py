@@ -1,7 +1,7 @@
 """One evaluation, read top to bottom: plan -> ask what is missing -> store each reply -> summary."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -233,8 +233,20 @@ def summary(meta: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], fold
         "status": meta["status"],
         "sample_of": meta["dataset"]["n_split"] if n < meta["dataset"]["n_split"] else None,
         "cost_usd": meta["cost_usd"],
+        **_of_coordinates(rows.values(), n),
         "run": str(folder),
     }
+
+
+def _of_coordinates(rows: Iterable[Mapping[str, Any]], n: int) -> dict[str, float]:
+    """What else is reported of points and boxes, over all selected samples; nothing where no row has it.
+
+    mean_iou counts a sample without a readable box as 0; beyond_image is the share of boxes that leave the
+    picture; floor_cell_accuracy is that of whole cells of the 24 x 24 grid.
+    """
+    names = {"iou": "mean_iou", "beyond_image": "beyond_image", "correct_floor_cell": "floor_cell_accuracy"}
+    found = {name: [row[key] for row in rows if key in row] for key, name in names.items()}
+    return {name: sum(values) / n for name, values in found.items() if values and n}
 
 
 def _open_run(plan: Plan, store: RunStore, ran_on: Mapping[str, str]) -> dict[str, Any]:

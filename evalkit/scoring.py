@@ -58,12 +58,13 @@ class Scorer:
             "distance": score.distance,
             "iou": score.iou,
             "correct_floor_cell": score.correct_floor_cell,
+            "beyond_image": score.beyond_image,
         }
         return row | {key: value for key, value in extras.items() if value is not None}
 
 
 # The keys of a row that scoring writes; `evalkit score` replaces exactly these.
-SCORED_KEYS = ("answer", "answer_px", "verdict", "reason", "distance", "iou", "correct_floor_cell")
+SCORED_KEYS = ("answer", "answer_px", "verdict", "reason", "distance", "iou", "correct_floor_cell", "beyond_image")
 
 
 def _row(verdict: Verdict, answer: Answer | None = None, reason: str | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import click
 
 from evalkit.cli.prepare_pixmo_points import pixmo_points_command
+from evalkit.cli.prepare_refcoco import refcoco_command
 
 
 @click.group("prepare")
@@ -11,3 +12,4 @@ def prepare_group() -> None:
 
 
 prepare_group.add_command(pixmo_points_command)
+prepare_group.add_command(refcoco_command)

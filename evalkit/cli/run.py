@@ -237,6 +237,13 @@ class _Bar:
         self._bar.update(1)
 
 
+_OF_COORDINATES = {
+    "mean_iou": "mean IoU {0[mean_iou]:.3f}",
+    "beyond_image": "boxes beyond the picture {0[beyond_image]:.1%}",
+    "floor_cell_accuracy": "by whole cells {0[floor_cell_accuracy]:.1%}",
+}
+
+
 def show_summary(result: Mapping[str, Any], as_json: bool) -> None:
     """The outcome of a run, for a person or as JSON."""
     if as_json:
@@ -253,6 +260,8 @@ def show_summary(result: Mapping[str, Any], as_json: bool) -> None:
     click.echo(
         "  " + " · ".join(f"{verdict} {count}" for verdict, count in result["verdicts"].items() if count)
     )
+    if extras := [words for key, words in _OF_COORDINATES.items() if key in result]:
+        click.echo("  " + " · ".join(words.format(result) for words in extras))
     if result["cost_usd"] is not None:
         click.echo(f"  cost ${result['cost_usd']:.4f}")
     click.echo(f"  {result['run']}")

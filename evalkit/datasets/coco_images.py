@@ -1,0 +1,63 @@
+"""COCO's train2014 pictures, from a folder or from the zip as it is published."""
+
+import io
+import zipfile
+from pathlib import Path
+
+from PIL import Image
+
+from evalkit.datasets.disk import pixels_sha256
+from evalkit.datasets.verify import BAD_IMAGE
+from evalkit.errors import DataError
+
+_MAX_BYTES = 64 << 20  # the largest of train2014 has less than 1 MB
+
+
+class CocoImages:
+    """The files below a folder or in a zip, by name. Raises DataError where there is neither."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._zip: zipfile.ZipFile | None = None
+        self._members: dict[str, str] = {}
+        if place.is_dir():
+            return
+        try:
+            self._zip = zipfile.ZipFile(place)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"--images {place}: neither a folder nor a zip ({error}).") from None
+        self._members = {name.rpartition("/")[2]: name for name in self._zip.namelist()}
+
+    def close(self) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a picture, or None where there is none of the name. Nothing is extracted by path."""
+        if self._zip is None:
+            found = (self._place / name, self._place / "train2014" / name)
+            path = next((path for path in found if path.is_file()), None)
+            return None if path is None else path.read_bytes()
+        member = self._members.get(name)
+        if member is None:
+            return None
+        if self._zip.getinfo(member).file_size > _MAX_BYTES:
+            raise DataError(f"{self._place}: {member} has more than {_MAX_BYTES:,} bytes.")
+        return self._zip.read(member)
+
+
+def rgb_sha256(content: bytes, size_wh: tuple[int, int]) -> str:
+    """Identity of a picture's pixels. Raises ValueError, which says what is wrong, unless it has that size.
+
+    An orientation tag is not applied: annotations are on the pixels as they are stored.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            if image.size != size_wh:
+                found, annotated = (f"{w} x {h}" for w, h in (image.size, size_wh))
+                raise ValueError(f"has {found} pixels, annotated are {annotated}")
+            return pixels_sha256(image.size, image.convert("RGB").tobytes())
+    except BAD_IMAGE as error:
+        if "annotated are" in str(error):
+            raise
+        raise ValueError(f"cannot be decoded ({' '.join(str(error).split())[:120]})") from None
