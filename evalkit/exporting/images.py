@@ -79,8 +79,9 @@ def _checked(sample: Sample) -> Stored | str:
         with Image.open(sample.image_path) as image:
             if image.size != sample.image_size_wh:
                 return f"{image.width} x {image.height} pixels, the set says {sample.image_size_wh}"
-            kind, turned = image.format or "", _is_turned(image)
+            kind = image.format or ""
             found = pixels_sha256(image.size, image.convert("RGB").tobytes())
+            turned = _is_turned(image)  # once decoded: of a TIFF, Pillow has then followed the tag itself
         if found != sample.pixels_sha256:
             return "other pixels than were recorded"
         suffixes = _SUFFIXES.get(kind)
@@ -104,6 +105,7 @@ def _straightened(data: bytes) -> tuple[bytes, str]:
     if data[:2] == b"\xff\xd8":
         bare = _without_app1(data)
         with Image.open(BytesIO(bare)) as image:
+            image.load()
             if not _is_turned(image):
                 return bare, ".jpg"
     with Image.open(BytesIO(data)) as image:

@@ -1,12 +1,12 @@
 """A task for lmms-eval over the exported Parquet: a YAML a split, and one utils.py that scores as evalkit does.
 
-https://github.com/EvolvingLMMs-Lab/lmms-eval/blob/main/docs/task_guide.md. `dataset_path: .` is the folder that
-lmms-eval is started in: an export has no absolute paths, so that it can be moved and uploaded.
+https://github.com/EvolvingLMMs-Lab/lmms-eval/blob/main/docs/task_guide.md. The data files are named from the folder
+that lmms-eval is started in: an export has no absolute paths, so that it can be moved and uploaded. A dataset_path
+of `.` would be shorter, but `datasets` has no name for such a set and refuses it.
 """
 
+import json
 from pathlib import Path
-
-import yaml
 
 from evalkit.exporting.job import Job
 
@@ -14,7 +14,11 @@ FOLDER = "lmms_eval"
 
 _YAML = """\
 task: {task}
-dataset_path: .  # start lmms-eval in the export's folder, or write its id on the Hub here
+# Start lmms-eval in the export's folder; of an export on the Hub, write its id here and no dataset_kwargs.
+dataset_path: parquet
+dataset_kwargs:
+  data_files:
+    {split}: data/{name}-*.parquet
 test_split: {split}
 output_type: generate_until
 doc_to_visual: !function utils.doc_to_visual
@@ -24,6 +28,7 @@ generation_kwargs:
   max_new_tokens: {max_new_tokens}
   temperature: 0
   do_sample: false
+  until: []  # a whole reply is read; the default would cut it at the first blank line
 process_results: !function utils.process_results
 metric_list:
   - metric: evalkit_accuracy
@@ -39,7 +44,8 @@ metadata:
 _UTILS = '''\
 """{name} in lmms-eval: evalkit's question, and evalkit's parser and metric on the reply.
 
-A reply that cannot be read is wrong, and counted as unreadable too. {frame_words}
+A reply that cannot be read is wrong, and counted as unreadable too. lmms-eval does not say whether a reply was
+cut off at the token limit, so that such a one is read as it is. {frame_words}
 """
 
 from evalkit.frames import Frame
@@ -77,7 +83,8 @@ def write(job: Job, folder: Path) -> None:
         name = task_name(job, split.name)
         text = _YAML.format(
             task=name,
-            split=yaml.safe_dump(job.names[split.name]).split("\n")[0],
+            name=job.names[split.name],
+            split=json.dumps(job.names[split.name]),  # in quotes: `no` and `1e3` are none of YAML's text
             max_new_tokens=job.task.max_new_tokens,
         )
         (target / f"{name}.yaml").write_text(text, encoding="utf-8")
