@@ -67,6 +67,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.api_speed
 	$(BIN)/python -m benchmarks.api_rate
 	$(BIN)/python -m benchmarks.api_kill
+	$(BIN)/python -m benchmarks.pixmo_prepare
 	$(if $(EVALKIT_REAL_DATA),$(BIN)/python -m benchmarks.parser_agreement)
 
 clean:

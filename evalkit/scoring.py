@@ -64,7 +64,16 @@ class Scorer:
 
 
 # The keys of a row that scoring writes; `evalkit score` replaces exactly these.
-SCORED_KEYS = ("answer", "answer_px", "verdict", "reason", "distance", "iou", "correct_floor_cell", "beyond_image")
+SCORED_KEYS = (
+    "answer",
+    "answer_px",
+    "verdict",
+    "reason",
+    "distance",
+    "iou",
+    "correct_floor_cell",
+    "beyond_image",
+)
 
 
 def _row(verdict: Verdict, answer: Answer | None = None, reason: str | None = None) -> dict[str, Any]:

@@ -214,11 +214,21 @@ def get_entry(name: str, path: Path | None = None) -> ModelEntry:
 
 
 def parse_frame(text: str) -> Frame:
-    """`per_mille` or `per_mille:yx` -> Frame. Raises ConfigError."""
-    kind, _, order = text.partition(":")
+    """`per_mille`, `per_mille:yx` or `resized_pixel:max_pixels=1003520` -> Frame. Raises ConfigError."""
+    kind, *parts = text.split(":")
+    order, limits = "xy", {}
     try:
-        return Frame(kind, order or "xy")  # type: ignore[arg-type]  # checked by Frame
+        for part in parts:
+            name, equals, value = part.partition("=")
+            if not equals:
+                order = part
+            elif kind == "resized_pixel" and name in ("min_pixels", "max_pixels") and value.isdecimal():
+                limits[name] = int(value)
+            else:
+                raise FrameError(f"{part!r} is no setting of it.")
+        return Frame(kind, order, **limits)  # type: ignore[arg-type]  # checked by Frame
     except FrameError as error:
         raise ConfigError(
-            f"--frame {text}: {error} Write KIND or KIND:yx, e.g. {FRAME_KINDS[4]}:yx."
+            f"--frame {text}: {error} Write KIND or KIND:yx, e.g. {FRAME_KINDS[4]}:yx, and for resized_pixel "
+            "its limits where they are not the model's own, e.g. resized_pixel:max_pixels=1003520."
         ) from None

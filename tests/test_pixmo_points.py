@@ -334,9 +334,7 @@ def test_two_thousand_pictures_on_a_bad_web(tmp_path):
     by_sha = {sha256(kind, i): f"/{kind}/{i}.jpg" for i, kind in kinds.items()}
     assert not {by_sha[sha] for sha in finished} & after.keys()
     _, entries = read_manifest(tmp_path / "data/pixmo_points/manifest.jsonl")
-    asked_for = {path for path in server.paths()} - {
-        f"/ok/{i}.jpg" for i, kind in kinds.items() if kind == "hop"
-    }
+    asked_for = set(server.paths()) - {f"/ok/{i}.jpg" for i, kind in kinds.items() if kind == "hop"}
     assert {entry.row.url.removeprefix(server.url) for entry in entries} == asked_for
     expected = Counter(HAZARDS.get(path.split("/")[1], "ok") for path in asked_for)
     assert document["tried"] == expected

@@ -16,6 +16,7 @@ from evalkit.datasets.disk import pixels_sha256, read_rows, read_split
 from evalkit.datasets.refcoco_pickle import load_plain
 from evalkit.datasets.refcoco_sources import read_annotations
 from evalkit.errors import DataError
+from evalkit.frames import Frame
 from evalkit.sampling import stratified
 
 PARQUET = ("lmms", "jxu124")
@@ -136,9 +137,7 @@ def test_pictures_that_do_not_fit_are_named_and_nothing_is_put_in_place(tmp_path
 
 def test_without_pictures_nothing_can_be_asked_but_replies_score(tmp_path):
     prepare(tmp_path, fixture.write_unc(tmp_path / "unc"), "--no-images")
-    result = cli(
-        "run", "--model", "fake", "--task", "refcoco", "--data", tmp_path, "--results", tmp_path
-    )
+    result = cli("run", "--model", "fake", "--task", "refcoco", "--data", tmp_path, "--results", tmp_path)
     assert result.exit_code == 1
     assert "refcoco/val was prepared without its images" in result.stderr
     replies = [
@@ -327,3 +326,27 @@ def test_eight_real_sentences_from_picture_to_verdict(tmp_path, real_data):
     assert "white dish in the top right corner" in shown.output
     assert Path(tmp_path / "shown.png").stat().st_size > 10_000
     shutil.rmtree(tmp_path / "data")
+
+
+@pytest.mark.real
+def test_gold_boxes_in_each_frame_read_in_each(real_data):
+    """All correct in their own frame; a mistake costs nearly everything, but for frames that nearly agree on COCO."""
+    from benchmarks.frame_table import accuracy
+
+    source = json.loads(gzip.decompress((real_data / "refcoco_unc/refcoco_testB.json.gz").read_bytes()))
+    rows = [
+        {"gold": fixture.xyxy(row["bbox"]), "width": row["width"], "height": row["height"]}
+        for row in source[::25]
+    ]
+    frames = [Frame(kind) for kind in ("pixel", "resized_pixel", "unit", "per_mille", "padded_unit")]
+    frames.append(Frame("per_mille", "yx"))
+    alike = [{"pixel", "resized_pixel"}, {"unit", "padded_unit"}]
+    for spoken in frames:
+        for read in frames:
+            share = accuracy(rows, spoken, read)
+            if spoken == read:
+                assert share == 1.0
+            elif {spoken.kind, read.kind} in alike:
+                assert share > 0.8
+            else:
+                assert share < 0.2

@@ -139,13 +139,22 @@ def test_unknown_setting():
 
 
 @pytest.mark.parametrize(
-    ("text", "frame"), [("unit", Frame("unit")), ("per_mille:yx", Frame("per_mille", "yx"))]
+    ("text", "frame"),
+    [
+        ("unit", Frame("unit")),
+        ("per_mille:yx", Frame("per_mille", "yx")),
+        ("resized_pixel:max_pixels=1003520", Frame("resized_pixel", max_pixels=1_003_520)),
+        ("resized_pixel:yx:min_pixels=3136", Frame("resized_pixel", "yx", min_pixels=3136)),
+    ],
 )
 def test_parse_frame(text, frame):
     assert parse_frame(text) == frame
 
 
-@pytest.mark.parametrize("text", ["units", "unit:xyxy", ":yx"])
+@pytest.mark.parametrize(
+    "text",
+    ["units", "unit:xyxy", ":yx", "unit:max_pixels=5", "resized_pixel:max_pixels=-5", "resized_pixel:x=5"],
+)
 def test_parse_frame_refuses(text):
     with pytest.raises(ConfigError, match="--frame"):
         parse_frame(text)

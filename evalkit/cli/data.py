@@ -1,5 +1,6 @@
 """evalkit data: build, import, verify, list and show data sets."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def _state(entry: dict[str, Any]) -> str:
 @data_option
 @json_option
 def list_command(data_dir: Path, as_json: bool) -> None:
-    """List what is there: splits, sizes, fingerprints, sources."""
+    """List what is there: splits, sizes, fingerprints, licences, sources."""
     from evalkit.datasets.disk import list_datasets
 
     entries = list_datasets(data_dir)
@@ -147,8 +148,10 @@ def list_command(data_dir: Path, as_json: bool) -> None:
     for entry in entries:
         click.echo(
             f"{entry['dataset'] + '/' + entry['split']:<30} {entry['images']:>6} images {entry['samples']:>6} samples  "
-            f"{entry['fingerprint'][:16]}  {entry['source'] or ''}"
+            f"{entry['bytes'] / 1e6:>8.1f} MB  {entry['fingerprint'][:16]}  {entry['source'] or ''}"
         )
+        if entry["licence"]:
+            click.echo(f"{'':<30} licence: {entry['licence']}")
     if not entries:
         note(f"No data in {data_dir}.")
 
@@ -228,13 +231,18 @@ def _target_drawer(task: str, tokens: Any, sigma: float, floor: float) -> Callab
 @click.argument("sample_id")
 @click.option("--split", help="The split that the sample is of.  [default: whichever has it, test first]")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: TASK-SAMPLE_ID.png]")
+@click.option(
+    "--family", default="qwen2_5_vl", show_default=True, help="Whose visual tokens the target map is over."
+)
 @data_option
-def show_command(task: str, sample_id: str, split: str | None, out: Path | None, data_dir: Path) -> None:
-    """Draw one sample with its geometry, and print its question's variables and gold."""
+def show_command(
+    task: str, sample_id: str, split: str | None, out: Path | None, family: str, data_dir: Path
+) -> None:
+    """Draw one sample with its geometry and beside it the target map of KLAL (Eq. 5); print question and gold."""
     from evalkit.datasets import DATASETS
     from evalkit.datasets.disk import read_split, splits_of
-    from evalkit.datasets.sheet import draw_sample
-    from evalkit.errors import DataError
+    from evalkit.datasets.sheet import beside, draw_sample
+    from evalkit.errors import DataError, TargetError
 
     if task not in DATASETS:
         raise DataError(f"No data set named {task!r}. Known: {', '.join(DATASETS)}.")
@@ -244,9 +252,14 @@ def show_command(task: str, sample_id: str, split: str | None, out: Path | None,
     if sample is None:
         where = f"{data_dir / task} ({', '.join(splits)})"
         raise DataError(f"No sample {sample_id!r} in {where}; the first is {samples[0].sample_id!r}.")
-    out = out or Path(f"{task}-{sample_id}.png")
+    out = out or Path(f"{task}-{re.sub(r'[^A-Za-z0-9_.-]', '-', sample_id)}.png")
+    picture = draw_sample(sample)
     try:
-        draw_sample(sample).save(out, format="PNG")
+        picture = beside(picture, _target_drawer(task, _token_layout(family, "pad", None), 0.7, 0.0)(sample))
+    except TargetError as error:
+        note(f"No target map: {error}")
+    try:
+        picture.save(out, format="PNG")
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}).") from None
     click.echo(f"{task}/{sample.split} {sample.sample_id}: {_asker(task)(sample)}")

@@ -105,7 +105,7 @@ def _as_dict(frame: Any) -> dict[str, Any] | None:
 @click.option("--task", "task_name", required=True, help="The task that the replies answer.")
 @click.option("--split", "split_name", required=True, help="The split that the sample ids are of.")
 @click.option("--model", "model_name", required=True, help="Who answered; a registry name lends its frame.")
-@click.option("--frame", "frame_text", metavar="KIND[:yx]", help="How coordinates are stated.")
+@click.option("--frame", "frame_text", metavar="KIND[:yx][:max_pixels=N]", help="How coordinates are stated.")
 @click.option("--parser", "parser_name", help="Read replies with another parser of the same kind of answer.")
 @data_option
 @results_option

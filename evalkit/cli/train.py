@@ -188,7 +188,8 @@ def _show(training: dict[str, Any], out: Path) -> None:
     ends = ", ".join(f"{name} {losses[name]:.3f}" for name in ("ntp", "klal") if name in losses)
     click.echo(
         f"{training['model']} trained on {training['trained_on']} ({training['objective']}, seed {training['seed']}): "
-        f"{training['steps']} steps, {training['samples_seen']} samples; at the end {ends} nats"
+        f"{training['steps']} steps, {training['samples_seen']} samples"
+        + (f"; at the end {ends} nats" if ends else "")
         + ("" if training["fresh"] else "; there already")
     )
     click.echo(f"  {out}")

@@ -183,7 +183,7 @@ def splits_of(data_dir: Path, dataset: str) -> list[str]:
 
 
 def list_datasets(data_dir: Path) -> list[dict[str, Any]]:
-    """What is there: one entry a split, with its size and fingerprint."""
+    """What is there: one entry a split, with its size (bytes on disk too) and fingerprint."""
     found = []
     for dataset in DATASETS:
         info = read_info(data_dir, dataset)
@@ -197,6 +197,7 @@ def list_datasets(data_dir: Path) -> list[dict[str, Any]]:
                     "split": split,
                     "images": len({row["file_name"] for row in rows}),
                     "samples": len(rows),
+                    "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
                     "fingerprint": fingerprint(rows),
                     "source": stored.get("source"),
                     "licence": stored.get("licence"),

@@ -16,6 +16,7 @@ from evalkit.errors import DataError
 from evalkit.records import Sample
 
 _COLUMNS, _ROWS = 6, 4
+_SHOWN_FIRST = ("test", "val", "testA", "testB", "train")
 _TILE, _CAPTION, _GAP, _LINE = 240, 36, 14, 19
 _PATCH, _SHADE = (224, 168, 0), (222, 225, 230)
 _INK, _SOFT, _MARK = (29, 33, 38), (91, 100, 112), (0, 150, 80)
@@ -65,6 +66,15 @@ def _ring(pen: ImageDraw.ImageDraw, point_xy_px: list[float], radius: int, width
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_MARK, width=width)
 
 
+def beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures side by side at the height of the first, with a gap."""
+    right = right.resize((max(1, round(right.width * left.height / right.height)), left.height))
+    canvas = Image.new("RGB", (left.width + _GAP + right.width, left.height), "white")
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + _GAP, 0))
+    return canvas
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A target map over an image, for draw_target.
@@ -106,12 +116,13 @@ def write_sheet(
     draw: Callable[[Sample], Image.Image] | None = None,
     name: str = "sheet.png",
 ) -> Path:
-    """DATA/TASK/NAME: samples spread evenly over test (a tiny set has train alone) with question and gold.
+    """DATA/TASK/NAME: samples spread evenly over test (or val; a tiny set has train alone) with question and gold.
 
     ask: a sample's question. Where all ask the same, it stands once, above the samples.
     draw: how a sample is drawn; by default its image as it is.
     """
-    split = "test" if "test" in splits_of(data_dir, task) else "train"
+    there = splits_of(data_dir, task)
+    split = next((name for name in _SHOWN_FIRST if name in there), there[0] if there else "test")
     samples = read_split(data_dir, task, split).samples
     count = min(_COLUMNS * _ROWS, len(samples))
     chosen = [samples[i * len(samples) // count] for i in range(count)]
@@ -132,15 +143,31 @@ def write_sheet(
         tile = (draw or _opened)(sample)
         tile.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
         sheet.paste(tile, (x + (_TILE - tile.width) // 2, y + (_TILE - tile.height) // 2))
-        caption = _gold(sample) if same else f"{question} {_gold(sample)}"
-        pen.text((x, y + _TILE + 4), caption, fill=_INK, font=font)
-        pen.text((x, y + _TILE + 21), sample.sample_id, fill=_SOFT, font=small)
+        caption = _gold(sample) if same else f"{_about(sample) or question} {_gold(sample)}"
+        pen.text((x, y + _TILE + 4), _fitted(pen, caption, font), fill=_INK, font=font)
+        pen.text((x, y + _TILE + 21), _fitted(pen, sample.sample_id, small), fill=_SOFT, font=small)
     path = data_dir / task / name
     try:
         sheet.save(path, optimize=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}).") from None
     return path
+
+
+def _about(sample: Sample) -> str | None:
+    """The words that tell one question about a photograph from the next."""
+    return next(
+        (str(sample.variables[key]) for key in ("label", "expression") if key in sample.variables), None
+    )
+
+
+def _fitted(pen: ImageDraw.ImageDraw, text: str, font: Any) -> str:
+    """Cut to the width of a tile."""
+    if pen.textlength(text, font=font) <= _TILE:
+        return text
+    while text and pen.textlength(text + "…", font=font) > _TILE:
+        text = text[:-1]
+    return text + "…"
 
 
 def _gold(sample: Sample) -> str:

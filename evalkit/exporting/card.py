@@ -110,7 +110,7 @@ def _columns(job: Job) -> str:
     else:
         lines.append("- `image`: the picture")
     for column in columns(job):
-        lines.append(f"- {quoted(column.name)} ({column.kind}): {column.meaning}")
+        lines.append(f"- {_column_name(column.name)} ({column.kind}): {column.meaning}")
     return "\n".join(lines)
 
 
@@ -130,27 +130,32 @@ def _wording(job: Job) -> str:
 
 
 def _made(job: Job) -> str:
+    """The sources, and all else that dataset.json records of how the splits and the set came about."""
     lines = []
     for split in job.splits:
         entry = job.info["splits"].get(split.name, {})
         source = quoted(entry["source"]) if entry.get("source") else "no source is recorded"
         lines.append(f"- `{job.names[split.name]}`: {source}")
-        lines += [
-            f"  - {quoted(key)}: {quoted(_plain(entry[key]))}"
-            for key in ("made_by", "seed", "revision")
-            if key in entry
-        ]
-    made_by = job.info.get("made_by")
-    if isinstance(made_by, Mapping):
-        lines.append(
-            "- made by: "
-            + ", ".join(f"{quoted(key)} {quoted(_plain(value))}" for key, value in made_by.items())
-        )
-    for key in ("seed", "source", "revision"):
-        if key in job.info:
-            lines.append(f"- {key}: {quoted(_plain(job.info[key]))}")
+        lines += [f"  - {fact}" for fact in _facts(entry)]
+    lines += [f"- of the set as a whole: {fact}" for fact in _facts(job.info, "source")]
     return "\n".join(lines)
 
 
+# What the card says elsewhere, or of all splits and not only of those that are exported.
+_TOLD = ("dataset", "evalkit", "splits", "images", "samples", "fingerprint", "licence", "classes", "answers")
+_LONGEST = 600  # characters of a fact
+
+
+def _facts(entry: Mapping[str, Any], *also: str) -> list[str]:
+    keys = [key for key in entry if key not in _TOLD and (key != "source" or key in also)]
+    return [f"{quoted(key)}: {quoted(_plain(entry[key])[:_LONGEST])}" for key in keys]
+
+
 def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner is not None)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _column_name(name: str) -> str:
+    return f"`{name}`" if re.fullmatch(r"\w+", name) else quoted(name)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from evalkit.exporting import lmms_task, tsv
 from evalkit.exporting.job import Job
+from evalkit.frames import Frame
 
 
 def loading(job: Job) -> str:
@@ -45,12 +46,15 @@ def scoring(job: Job) -> str:
     split, frame = job.splits[0].name, ""
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", split):
         split = "SPLIT"  # a name of other signs would need quoting in a shell and here
+    name = "NAME"
     if job.variant.frame == "model" and job.frame is not None:
-        order = ":yx" if job.frame.order == "yx" else ""
-        frame = f" --frame {job.frame.kind}{order}"
+        if job.frame == Frame(job.frame.kind, job.frame.order):
+            frame = f" --frame {job.frame.kind}" + (":yx" if job.frame.order == "yx" else "")
+        else:
+            name = job.wording  # a model of the registry lends a frame with limits of its own
     return (
         'Write replies as `{"sample_id": ..., "reply": ...}`, one a line; evalkit scores them on the same data:\n\n'
-        f"```\nevalkit import --task {job.task.name} --split {split} --model NAME{frame} replies.jsonl\n```\n\n"
+        f"```\nevalkit import --task {job.task.name} --split {split} --model {name}{frame} replies.jsonl\n```\n\n"
         f"A reply is read by evalkit's parser `{job.task.parser}` and judged by `{job.task.metric}`."
     )
 
