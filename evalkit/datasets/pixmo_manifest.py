@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,6 @@ def as_dict(entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = fields.pop("row")
     inside = {"sample_id": entry.sample_id} if entry.split else {}
     return row | {"point_xy_percent": list(entry.row.point_xy_percent)} | fields | inside
-
-
-def in_split(entry: Entry, split: str | None) -> Entry:
-    return replace(entry, split=split)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -61,9 +61,11 @@ def put(
                 "splits": splits,
             }
             write_manifest(folder / MANIFEST, header, every)
+            write_json(
+                folder / DATASET_FILE, info
+            )  # first: after a kill the splits do not fit it and are put anew
             for split in SPLITS:
                 put_in_place(Path(temporary) / split, folder / split)
-            write_json(folder / DATASET_FILE, info)
         if not missing:
             shutil.rmtree(log.path.parent, ignore_errors=True)
     except OSError as error:

@@ -187,9 +187,10 @@ def _put(
                     "annotated": {"images": images, "refs": refs, "sentences": sentences},
                     "published": dict(zip(("images", "refs", "sentences"), PUBLISHED[split], strict=True)),
                 }
+            # first: after a kill the splits do not fit it and are put anew
+            write_json(folder / DATASET_FILE, {"dataset": TASK, "evalkit": __version__, "splits": entries})
             for split in rows:
                 put_in_place(Path(temporary) / split, folder / split)
-            write_json(folder / DATASET_FILE, {"dataset": TASK, "evalkit": __version__, "splits": entries})
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}).") from None
     return entries
