@@ -15,7 +15,7 @@ from evalkit.datasets.addresses import PrivateAddress, check_address, is_public
 from evalkit.datasets.fetching import Fetcher, FetchLimits, Wanted
 from evalkit.errors import DataError
 
-QUICK = FetchLimits(timeout_s=0.6, max_bytes=5 << 20, first_wait_s=0.01, attempts=2, per_host=64)
+QUICK = FetchLimits(timeout_s=1.5, max_bytes=1 << 20, first_wait_s=0.01, attempts=2, per_host=64)
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ def test_at_most_so_many_at_once_to_a_host(tmp_path):
 
 def test_a_slow_host_does_not_block_the_others(tmp_path):
     with PictureServer() as slow, PictureServer() as quick:
-        items = [Wanted(f"http://localhost:{slow.port}/hang/{i}.jpg", sha256("hang", i)) for i in range(6)]
+        items = [Wanted(f"http://localhost:{slow.port}/hang/{i}.jpg", sha256("hang", i)) for i in range(4)]
         items += wanted(quick, *["ok"] * 10)
-        limits = FetchLimits(jobs=4, per_host=2, timeout_s=0.5, attempts=1)
+        limits = FetchLimits(jobs=4, per_host=2, timeout_s=1.5, attempts=1)
         order = [fate.outcome for fate in Fetcher(tmp_path / "files", limits, True).fetch(iter(items))]
     assert order[:10] == ["ok"] * 10
-    assert order[10:] == ["timeout"] * 6
+    assert order[10:] == ["timeout"] * 4
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ def test_two_thousand_pictures_on_a_bad_web(tmp_path):
                 tmp_path / "data",
             ),
             *("--source", tmp_path / "source", "--holdout", "none", "--jobs", "64", "--per-host", "64"),
-            *("--timeout", "1", f"--allow-private=127.0.0.1:{server.port}", "--json"),
+            *("--timeout", "3", "--max-mb", "1", f"--allow-private=127.0.0.1:{server.port}", "--json"),
         ]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

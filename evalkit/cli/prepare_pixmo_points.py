@@ -37,6 +37,13 @@ _NAMED = 20  # how many lost pictures are named on a terminal
 @click.option(
     "--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds a download."
 )
+@click.option(
+    "--max-mb",
+    type=click.FloatRange(min=0.01),
+    default=64.0,
+    show_default=True,
+    help="The largest file, in MiB.",
+)
 @click.option("--retry", is_flag=True, help="Try again what failed, where a label has too few pictures.")
 @click.option(
     "--manifest",
@@ -63,6 +70,7 @@ def pixmo_points_command(
     jobs: int,
     per_host: int,
     timeout: float,
+    max_mb: float,
     retry: bool,
     manifest: Path | None,
     partial: bool,
@@ -81,7 +89,7 @@ def pixmo_points_command(
     from evalkit.datasets.pixmo_points import Web, prepare, prepare_from
 
     web = Web(
-        FetchLimits(jobs=jobs, per_host=per_host, timeout_s=timeout),
+        FetchLimits(jobs=jobs, per_host=per_host, timeout_s=timeout, max_bytes=round(max_mb * 2**20)),
         allow_private == "any" or frozenset((allow_private,) if allow_private else ()),
         retry,
     )

@@ -65,8 +65,8 @@ def _write_split(job: Job, split: Split, named: tuple[Column, ...], schema: Any,
                 if writer is not None:
                     writer.close()
                 shards.append(folder / f"{len(shards)}.part")
-                # Images are compressed already; columns of text and numbers are small beside them.
-                writer, size = pq.ParquetWriter(shards[-1], schema, compression="snappy"), 0
+                # No dictionaries: Arrow would hold one of whole images, which hardly ever repeat.
+                writer, size = pq.ParquetWriter(shards[-1], schema, use_dictionary=False), 0
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             size += group_size
     finally:
