@@ -342,3 +342,36 @@ def test_two_thousand_pictures_on_a_bad_web(tmp_path):
     labels = Counter(entry.row.label for entry in entries if entry.split)
     assert set(labels.values()) == {10}
     assert len(labels) == 150
+
+
+@pytest.mark.real
+def test_real_rows_are_held_out(real_data):
+    held_out, words = read_held_out(str(real_data / "pixmo_points/pixmo_points_eval_viewer_rows.json"), "hub")
+    assert words == "allenai/pixmo-points-eval, 4 rows"
+    assert "e9b453c0faaa1e156b73a96033be40a86875f1c94e863124b03ea608899da56b" in held_out.sha256s
+
+
+def test_the_hub_gives_a_commit_or_one_line(tmp_path, monkeypatch):
+    """The Hub's folder is named by its commit, which is recorded; without a network there is one line."""
+    hub = pytest.importorskip("huggingface_hub", reason="the `data` extra is not installed")
+    asked = []
+    fixture.write(tmp_path / "0123abcd", [fixture.row(URL, A, "kite")])
+
+    def answered(repo, repo_type, allow_patterns):
+        asked.append((repo, repo_type, allow_patterns))
+        return str(tmp_path / "0123abcd")
+
+    monkeypatch.setattr(hub, "snapshot_download", answered)
+    source = open_source("hub")
+    assert (source.name, source.revision, source.n_rows) == ("allenai/pixmo-points", "0123abcd", 1)
+    assert asked == [("allenai/pixmo-points", "dataset", ["**/*.parquet"])]
+
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known\nmore lines")
+
+    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    message = said("data", "prepare", "pixmo_points", "--data", tmp_path / "data", exit_code=1).stderr
+    assert (
+        "allenai/pixmo-points: cannot be fetched from the Hub (OSError: Name or service not known)" in message
+    )
+    assert message.count("\n") == 1
