@@ -173,6 +173,8 @@ def test_sampling_takes_what_limit_takes(tmp_path):
         ({"bbox": None}, "expected four numbers"),
         ({"sents": " "}, "a sentence is missing or empty"),
         ({"sents": 3}, "a sentence is missing or empty"),
+        ({"sents": "red \x1b[31m"}, "a sentence has control characters: 'red \\x1b[31m'"),
+        ({"sents": "\ud800"}, "a sentence has control characters"),
         ({"width": 640.0}, "expected whole numbers above 0"),
         ({"height": None}, "expected whole numbers above 0"),
     ],

@@ -317,7 +317,9 @@ def _private(error: BaseException | None) -> PrivateAddress | None:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """One printable line: part of it may be the server's."""
+    line = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {''.join(c if c.isprintable() else '?' for c in line)}"
 
 
 async def _close(tasks: set["asyncio.Task[Fate]"], session: "aiohttp.ClientSession") -> None:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.datasets.fetching import OUTCOMES, Fate
-from evalkit.datasets.pixmo_source import PointRow, in_percent, is_sha256, normalised
+from evalkit.datasets.pixmo_source import (
+    PointRow,
+    in_percent,
+    is_label,
+    is_sha256,
+    is_web_address,
+    normalised,
+)
 from evalkit.errors import DataError
 
 SCHEMA = "evalkit-pixmo-points-manifest-1"
@@ -143,9 +150,9 @@ def _entry(line: Any) -> Entry:
         isinstance(point, list) and len(point) == 2 and all(map(in_percent, point)), "point_xy_percent", point
     )
     url, sha256, label = line["url"], line["sha256"], line["label"]
-    _must(isinstance(url, str) and url.lower().startswith(("http://", "https://")), "url", url)
+    _must(is_web_address(url), "url", url)
     _must(is_sha256(sha256), "sha256", sha256)
-    _must(isinstance(label, str) and label == normalised(label) != "", "label", label)
+    _must(isinstance(label, str) and label == normalised(label) and is_label(label), "label", label)
     _must(line["outcome"] in OUTCOMES, "outcome", line["outcome"])
     split = line.get("split")
     _must(split in (None, "train", "test"), "split", split)
@@ -169,4 +176,4 @@ def _entry(line: Any) -> Entry:
 
 def _must(fine: bool, what: str, found: Any) -> None:
     if not fine:
-        raise ValueError(f"{what} {str(found)[:80]!r}")
+        raise ValueError(f"{what} {str(found)[:80]!a}")

@@ -19,6 +19,7 @@ from evalkit.errors import DataError
 REPO, EVAL_REPO = "allenai/pixmo-points", "allenai/pixmo-points-eval"
 _HEX = frozenset("0123456789abcdef")
 _BATCH_ROWS = 16_384
+_MAX_LABEL, _MAX_URL = 200, 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +156,15 @@ def _row(url: Any, sha256: Any, text: Any, points: Any, held_out: HeldOut) -> Po
     """The row, or why it cannot be asked."""
     if not isinstance(points, list) or len(points) != 1 or not isinstance(points[0], dict):
         return "not one point"
-    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+    if not is_web_address(url):
         return "no http address"
     if not is_sha256(sha256):
         return "no sha256"
     if url in held_out.urls or sha256 in held_out.sha256s:
         return "held out for pixmo-points-eval"
     label = normalised(text)
-    if not label:
-        return "no label"
+    if not is_label(label):
+        return "no label" if not label else "label not fit to print"
     x, y = points[0].get("x"), points[0].get("y")
     if not in_percent(x) or not in_percent(y):
         return "point outside the picture"
@@ -173,6 +174,21 @@ def _row(url: Any, sha256: Any, text: Any, points: Any, held_out: HeldOut) -> Po
 def normalised(text: Any) -> str:
     """A label in NFC and lower case, blank space trimmed and single."""
     return " ".join(unicodedata.normalize("NFC", text).lower().split()) if isinstance(text, str) else ""
+
+
+def is_label(label: str) -> bool:
+    """Whether a normalised label can stand in a question and on a terminal: 1 to 200 printable letters."""
+    return 0 < len(label) <= _MAX_LABEL and label.isprintable()
+
+
+def is_web_address(url: Any) -> bool:
+    """http or https, printable, of a length that servers take."""
+    return (
+        isinstance(url, str)
+        and url.lower().startswith(("http://", "https://"))
+        and len(url) <= _MAX_URL
+        and url.isprintable()
+    )
 
 
 def is_sha256(value: Any) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import category
 
 from evalkit.errors import DataError
 
@@ -76,9 +77,10 @@ def _made(
     texts = tuple(sentences)
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError("a sentence is missing or empty")
-    return Ref(
-        split, img_id, image, (x0, y0, x1, y1), (width, height), tuple(" ".join(t.split()) for t in texts)
-    )
+    clean = tuple(" ".join(text.split()) for text in texts)
+    if broken := [text for text in clean if any(category(letter) in ("Cc", "Cs") for letter in text)]:
+        raise ValueError(f"a sentence has control characters: {broken[0][:80]!a}")
+    return Ref(split, img_id, image, (x0, y0, x1, y1), (width, height), clean)
 
 
 def numbers(value: Any) -> tuple[float, float, float, float]:
