@@ -16,6 +16,8 @@ pytest.importorskip("pyarrow", reason="the `data` extra is not installed")
 pytest.importorskip("aiohttp", reason="the `data` extra is not installed")
 
 import pixmo_fixture as fixture
+import pyarrow as pa
+import pyarrow.parquet as pq
 from picture_server import HAZARDS, PictureServer, sha256
 
 from evalkit.datasets.disk import read_split
@@ -279,6 +281,7 @@ def test_a_hostile_manifest_is_one_line(tmp_path, change, message):
         ),
         (("--source", "SOURCE", "--holdout", "none"), "--categories 150: only 1 labels"),
         (("--source", "TORN", "--holdout", "none"), "not a parquet file"),
+        (("--source", "TYPES", "--holdout", "none"), "column 'count' is of type string"),
         (
             ("--source", "OTHER", "--holdout", "none"),
             "no column 'annotation', as allenai/pixmo-points has; there is: image_sha256, image_url",
@@ -290,7 +293,15 @@ def test_errors_are_one_line(tmp_path, words, message):
     fixture.eval_set(tmp_path / "b/other", [fixture.row(URL, A, "kite")])
     (tmp_path / "c").mkdir()
     (tmp_path / "c/x.parquet").write_bytes(b"PAR1 no")
-    places = {"SOURCE": tmp_path / "a/source", "OTHER": tmp_path / "b/other", "TORN": tmp_path / "c"}
+    (tmp_path / "d").mkdir()
+    texts = [fixture.row(URL, A, "kite") | {"count": "1"}]
+    pq.write_table(pa.Table.from_pylist(texts), tmp_path / "d/x.parquet")
+    places = {
+        "TYPES": tmp_path / "d",
+        "SOURCE": tmp_path / "a/source",
+        "OTHER": tmp_path / "b/other",
+        "TORN": tmp_path / "c",
+    }
     words = [places.get(word, word) for word in words]
     result = said("data", "prepare", "pixmo_points", "--data", tmp_path / "data", *words, exit_code=1)
     assert message in result.stderr

@@ -202,6 +202,8 @@ def test_malformed_rows_are_named(tmp_path, change, message):
         ("refcoco_val.json", "[" * 100_000, "not JSON"),
         ("refcoco_val.jsonl", "{}\n", "row 0: 'image' is missing"),
         ("refcoco_val.jsonl", "nonsense\n", "row 0: "),
+        ("refcoco_val.jsonl", "[" * 100_000, "row 0: "),
+        ("refcoco_val.json.gz", "no gzip", "cannot be read"),
         ("notes.txt", "", "no RefCOCO of val there. Known: refs(unc).p"),
         ("refs(unc).p", "", "needs instances.json beside it"),
     ],
@@ -209,6 +211,28 @@ def test_malformed_rows_are_named(tmp_path, change, message):
 def test_files_that_are_no_annotations(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     assert message in prepare(tmp_path / "data", tmp_path, "--no-images", "--splits", "val", exit_code=1)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": {"bytes": b"no picture", "path": None}}, "row 0: the picture cannot be opened"),
+        ({"answer": "one text"}, "row 0: sentences 'one text'; expected a list of texts"),
+        ({"bbox": [1.0, 2.0]}, "row 0: bbox '[1.0, 2.0]'; expected four numbers"),
+    ],
+)
+def test_malformed_parquet_is_named(tmp_path, row, message):
+    pa = pytest.importorskip("pyarrow", reason="the `data` extra is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the `data` extra is not installed")
+    good = {
+        "image": {"bytes": fixture.jpeg((60, 40)), "path": None},
+        "answer": ["a"],
+        "bbox": [1.0, 2.0, 3.0, 4.0],
+        "file_name": "COCO_train2014_000000000001_1.jpg",
+    }
+    parquet.write_table(pa.Table.from_pylist([good | row]), tmp_path / "testA-00000.parquet")
+    words = ("--no-images", "--splits", "testA")
+    assert message in prepare(tmp_path / "data", tmp_path / "testA-00000.parquet", *words, exit_code=1)
 
 
 class Payload:

@@ -46,6 +46,15 @@ class CocoImages:
         return self._zip.read(member)
 
 
+def size_of(content: bytes) -> tuple[int, int]:
+    """(width, height) by a picture's header. Raises ValueError."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            return image.size
+    except BAD_IMAGE as error:
+        raise ValueError(f"the picture cannot be opened ({' '.join(str(error).split())[:120]})") from None
+
+
 def rgb_sha256(content: bytes, size_wh: tuple[int, int]) -> str:
     """Identity of a picture's pixels. Raises ValueError, which says what is wrong, unless it has that size.
 

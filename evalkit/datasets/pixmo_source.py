@@ -209,6 +209,7 @@ def _label_column(source: Source) -> str:
     for file in source.files:
         names = set(parquet.read_schema(file).names)
         label = "label" if "label" in names else "annotation"
+        _check_types(file, parquet.read_schema(file))
         if absent := sorted((need | {label}) - names):
             raise DataError(
                 f"{file}: no column {absent[0]!r}, as {REPO} has; there is: {', '.join(sorted(names))}."
@@ -217,6 +218,16 @@ def _label_column(source: Source) -> str:
     if len(found) > 1:
         raise DataError(f"{source.name}: files of both schemas, `label` and `annotation`; keep those of one.")
     return found.pop()
+
+
+def _check_types(file: Path, schema: Any) -> None:
+    """Raises DataError where the columns that rows are filtered by are not of their types."""
+    from pyarrow import types
+
+    wanted = {"count": types.is_integer, "collection_method": lambda kind: "string" in str(kind)}
+    for name, fits in wanted.items():
+        if name in schema.names and not fits(schema.field(name).type):
+            raise DataError(f"{file}: column {name!r} is of type {schema.field(name).type}.")
 
 
 def _batches(files: tuple[Path, ...], columns: list[str]) -> Iterator[Any]:

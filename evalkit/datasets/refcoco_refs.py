@@ -74,6 +74,8 @@ def _made(
         raise ValueError(
             f"bbox_xyxy {[x0, y0, x1, y1]} has no area or leaves the picture of {width} x {height}"
         )
+    if not isinstance(sentences, list | tuple):
+        raise ValueError(f"sentences {str(sentences)[:60]!a}; expected a list of texts")
     texts = tuple(sentences)
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError("a sentence is missing or empty")

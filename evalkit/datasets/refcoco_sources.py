@@ -10,14 +10,15 @@ A source is told by its files and columns, never by its numbers.
 """
 
 import gzip
-import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalkit.datasets.coco_images import size_of
 from evalkit.datasets.hub import snapshot
 from evalkit.datasets.refcoco_pickle import load_plain
 from evalkit.datasets.refcoco_refs import Ref, check_refs, from_xywh, make_ref, numbers, ref_of_box
@@ -27,6 +28,7 @@ from evalkit.extras import require
 HUB_IDS = ("lmms-lab/RefCOCO", "jxu124/refcoco")
 _SPLIT = re.compile(r"(?:^|[_.\-])(train|validation|val|testA|testB|test)(?=[_.\-])")
 _OWN_NAMES = {"validation": "val"}
+_MAX_BYTES = 1 << 30  # unpacked; instances.json has about 130 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +183,13 @@ def _jxu124(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
 
 def _lmms(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
     """Its `test` is Google's and left alone. Its `val` has Google's rows among UNC's: see refcoco.py."""
-    from PIL import Image
-
     for file in files:
         split = _split_of(file) or ""
         if split not in splits:
             continue
         for number, row in enumerate(_parquet_rows(file, ["file_name", "bbox", "answer", "image"])):
             with _saying(file, number):
-                with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
-                    size_wh = image.size
+                size_wh = size_of(row["image"]["bytes"])
                 name = row["file_name"].removesuffix(".jpg")
                 yield make_ref(split, name, from_xywh(row["bbox"]), size_wh, row["answer"])
 
@@ -215,7 +214,7 @@ class _saying:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyError):
             raise DataError(f"{self._where}: {str(error)[:80]} is missing.") from None
-        if isinstance(error, ValueError | TypeError | AttributeError | IndexError | OSError):
+        if isinstance(error, ValueError | TypeError | AttributeError | IndexError | OSError | RecursionError):
             raise DataError(f"{self._where}: {' '.join(str(error).split())[:200]}.") from None
 
 
@@ -259,7 +258,10 @@ def _json(file: Path) -> Any:
 
 def _text(file: Path) -> str:
     try:
-        content = file.read_bytes()
-        return (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            content = opened.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+        return content.decode("utf-8")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read ({str(error)[:120]}).") from None
