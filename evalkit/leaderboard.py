@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evalkit.errors import StoreError
 from evalkit.records import VERDICTS
+from evalkit.scores import ScoreBook, Scores, read_scores
 from evalkit.stats import accuracy_interval
-from evalkit.store import find_runs, read_meta, read_rows
+from evalkit.store import find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,18 +27,21 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def load_runs(results_dir: Path) -> "pd.DataFrame":
+def load_runs(results_dir: Path, book: ScoreBook | None = None) -> "pd.DataFrame":
     """Every run below RESULTS/runs, one row each; columns are COLUMNS, `run` is relative to RESULTS.
 
     A run that cannot be read is named in a warning and left out. accuracy = correct / selected samples;
-    what has no reply yet counts as not correct, and `status` says so.
+    what has no reply yet counts as not correct, and `status` says so. `book` keeps what was read of the rows.
     """
     import pandas as pd
+
+    book = book or ScoreBook(results_dir)
 
     rows = []
     for folder in find_runs(results_dir):
         try:
-            row = {"run": folder.relative_to(results_dir).as_posix()} | run_row(folder)
+            run = folder.relative_to(results_dir).as_posix()
+            row = {"run": run} | run_row(folder, book.of(run))
             rows.append({key: _storable(value) for key, value in row.items()})
         except StoreError as error:
             _LOG.warning("%s: left out: %s", folder, error)
@@ -53,26 +60,26 @@ def _storable(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
-def run_row(folder: Path) -> dict[str, Any]:
-    """What the leaderboard knows of one run."""
-    meta, rows = read_meta(folder), list(read_rows(folder))
+def run_row(folder: Path, scores: Scores | None = None) -> dict[str, Any]:
+    """What the leaderboard knows of one run. Raises StoreError."""
+    scores = scores or read_scores(folder)
+    meta = scores.meta
     n = meta["selection"]["n"]
     if not n:
         raise StoreError("a run of no samples")
-    if len(rows) > n:
-        raise StoreError(f"{len(rows)} rows for {n} selected samples")
-    absent = n - len(rows)
-    hits = [row["verdict"] == "correct" for row in rows] + [False] * absent
-    clusters = [row["cluster"] for row in rows] + [f"\0absent{i}" for i in range(absent)]
-    interval = accuracy_interval(hits, clusters)
-    counts: dict[str, int] = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
+    if scores.n > n:
+        raise StoreError(f"{scores.n} rows for {n} selected samples")
+    absent = n - scores.n
+    hits = np.concatenate([scores.hits, np.zeros(absent, bool)])
+    interval = accuracy_interval(hits, [*scores.clusters, *(f"\0absent{i}" for i in range(absent))])
+    counts: dict[str, int] = {verdict: scores.count(verdict) for verdict in VERDICTS}
     return {
         "hash": folder.name.rpartition("-")[2],
         **_who(meta),
         "status": _status(meta, counts, absent),
         "n": n,
         "n_split": meta["dataset"]["n_split"],
-        "n_rows": len(rows),
+        "n_rows": scores.n,
         "correct": counts["correct"],
         "accuracy": counts["correct"] / n,
         "low": interval.low,
@@ -82,16 +89,14 @@ def run_row(folder: Path) -> dict[str, Any]:
         "chance": meta["task"].get("chance"),
         "best_constant": meta["task"].get("best_constant"),
         **counts,
-        "latency_p50_s": _median(
-            [row["latency_s"] for row in rows if row["verdict"] != "failed" and not row.get("batched")]
-        ),
+        "latency_p50_s": _median(scores.latencies_s),
         "cost_usd": meta["cost_usd"],
         "when": meta["ended"] or meta["started"],
         "date": (meta["ended"] or meta["started"])[:10],
         "dataset": meta["dataset"]["fingerprint"],
-        "floor_cell_accuracy": _mean(rows, "correct_floor_cell", n),
-        "mean_iou": _mean(rows, "iou", n),
-        "beyond_image": _mean(rows, "beyond_image", n),
+        "floor_cell_accuracy": _mean(scores, "correct_floor_cell", n),
+        "mean_iou": _mean(scores, "iou", n),
+        "beyond_image": _mean(scores, "beyond_image", n),
     }
 
 
@@ -116,18 +121,15 @@ def _status(meta: Mapping[str, Any], counts: Mapping[str, int], absent: int) -> 
     return str(meta["status"])
 
 
-def _median(values: list[float]) -> float | None:
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+def _median(values: NDArray[np.float64]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else None
 
 
-def _mean(rows: list[dict[str, Any]], key: str, n: int) -> float | None:
+def _mean(scores: Scores, key: str, n: int) -> float | None:
     """Over all selected samples: one without a readable answer counts as 0. None where no row has the key."""
-    values = [row[key] for row in rows if key in row]
-    return sum(values) / n if values else None
+    values = scores.values.get(key)
+    return None if values is None else float(np.nansum(values) / n)
 
 
 def usual_data(runs: "pd.DataFrame") -> str | None:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"", "errors", "records", "paths", "yamlfile", "extras"},
     {"frames", "parsers", "metrics", "stats", "targets", "costs"},
-    {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance"},
+    {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance", "scores"},
     {"runner", "importing", "exporting", "validate", "leaderboard", "compare", "report", "probes"},
     {"cli", "__main__"},
 )
