@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evalkit.errors import StoreError
 from evalkit.records import VERDICTS
-from evalkit.scores import ScoreBook, Scores, read_scores
+from evalkit.scores import ScoreBook, Scores
 from evalkit.stats import accuracy_interval
 from evalkit.store import find_runs
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 COLUMNS = (
-    "run", "hash", "model", "title", "scale", "origin", "task", "task_title", "split", "trained_on", "train_seed",
+    "run", "hash", "model", "title", "scale", "objective", "params_b", "where", "origin",
+    "task", "task_title", "split", "trained_on", "train_seed",
     "status", "n", "n_split", "n_rows", "accuracy", "low", "high", "interval", "n_clusters",
     "chance", "best_constant", *VERDICTS, "latency_p50_s", "cost_usd", "when", "date", "dataset",
     "floor_cell_accuracy", "mean_iou", "beyond_image",
@@ -62,7 +63,7 @@ def _storable(value: Any) -> Any:
 
 def run_row(folder: Path, scores: Scores | None = None) -> dict[str, Any]:
     """What the leaderboard knows of one run. Raises StoreError."""
-    scores = scores or read_scores(folder)
+    scores = scores or ScoreBook(folder.parent).of(folder.name)
     meta = scores.meta
     n = meta["selection"]["n"]
     if not n:
@@ -71,7 +72,9 @@ def run_row(folder: Path, scores: Scores | None = None) -> dict[str, Any]:
         raise StoreError(f"{scores.n} rows for {n} selected samples")
     absent = n - scores.n
     hits = np.concatenate([scores.hits, np.zeros(absent, bool)])
-    interval = accuracy_interval(hits, [*scores.clusters, *(f"\0absent{i}" for i in range(absent))])
+    # what has no reply yet is no question on an image that others have shown
+    unseen = 1 + scores.images.max(initial=-1) + np.arange(absent)
+    interval = accuracy_interval(hits, np.concatenate([scores.images, unseen]))
     counts: dict[str, int] = {verdict: scores.count(verdict) for verdict in VERDICTS}
     return {
         "hash": folder.name.rpartition("-")[2],
@@ -105,6 +108,9 @@ def _who(meta: Mapping[str, Any]) -> dict[str, Any]:
         "model": meta["model"]["name"],
         "title": meta["model"]["title"],
         "scale": meta["model"].get("scale") or "unknown",
+        "objective": meta["model"].get("objective"),
+        "params_b": meta["model"].get("params_b"),
+        "where": "api" if str(meta["model"].get("adapter")).endswith("_api") else "local",
         "origin": meta["origin"],
         "task": meta["task"]["name"],
         "task_title": meta["task"]["title"],

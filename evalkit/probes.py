@@ -98,17 +98,24 @@ def find_probes(results_dir: Path) -> list[Probe]:
     return [read_probe(folder) for folder in folders]
 
 
-def paper_probes(results_dir: Path) -> list[Probe]:
+def paper_probes(results_dir: Path, probes: Sequence[Probe] | None = None) -> list[Probe]:
     """Probes as the paper has them: of the model's own answers, at the last answer token.
 
     One of each model, task, split, training task and seed: the newest.
     """
     found: dict[tuple[Any, ...], Probe] = {}
-    for probe in sorted(find_probes(results_dir), key=lambda p: str(p.meta.get("ended", ""))):
+    for probe in sorted(
+        find_probes(results_dir) if probes is None else probes, key=lambda p: str(p.meta.get("ended", ""))
+    ):
         meta = probe.meta
         if (meta.get("answer", "reply"), meta.get("query", "last_answer")) == ("reply", "last_answer"):
             found[probe.model, meta["task"]["name"], meta["split"], meta["trained_on"], probe.seed] = probe
     return sorted(found.values(), key=lambda p: p.folder.as_posix())
+
+
+def own(probe: Probe) -> bool:
+    """Not a transfer: the checkpoint was trained on the probed task, or on none."""
+    return probe.meta["trained_on"] in (None, probe.meta["task"]["name"])
 
 
 def read_maps(folder: Path) -> dict[str, NDArray[Any]]:

@@ -152,8 +152,9 @@ _MOST_DISCORDANT = 20_000
 
 def _halves(n: int) -> NDArray[np.float64]:
     """(n + 1,) probabilities of the binomial distribution at one half."""
-    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)]
-    return np.exp(np.asarray(logs) - n * math.log(2))
+    factorials = np.concatenate([np.zeros(1), np.cumsum(np.log(np.arange(1, n + 1)))])
+    logs = factorials[n] - factorials - factorials[::-1] - n * math.log(2)
+    return np.asarray(np.exp(logs), np.float64)
 
 
 def paired_interval(

@@ -7,6 +7,12 @@ from fixture_runs import mixed, write_run
 
 from evalkit.leaderboard import COLUMNS, best_run, load_runs
 from evalkit.report.board import build_board
+from evalkit.scores import ScoreBook
+
+
+def board(results):
+    book = ScoreBook(results)
+    return build_board(load_runs(results, book), book)
 
 
 def test_a_run_is_a_row(tmp_path):
@@ -23,7 +29,7 @@ def test_a_run_is_a_row(tmp_path):
 
 def test_no_runs(tmp_path):
     assert load_runs(tmp_path).empty
-    assert build_board(load_runs(tmp_path)) == {"newest": None, "sections": [], "runs": []}
+    assert board(tmp_path) == {"newest": None, "sections": [], "runs": []}
 
 
 def test_complete_is_not_believed_against_the_rows(tmp_path):
@@ -84,7 +90,7 @@ def test_data_unlike_the_others_are_marked_and_not_averaged(tmp_path):
         write_run(tmp_path, mixed(9, 1), task=task, model="odd", fingerprint="e" * 64, date="2026-11-30")
     # of two runs of a model, the one on the usual data stands, although it is older
     write_run(tmp_path, mixed(10, 0), model="two", fingerprint="e" * 64, hash8="newer", date="2026-11-30")
-    (section,) = build_board(load_runs(tmp_path))["sections"]
+    (section,) = board(tmp_path)["sections"]
     rows = {row["model"]: row for row in section["rows"]}
     assert [cell["other_data"] for cell in rows["odd"]["cells"]] == [True, True]
     assert rows["odd"]["average"] is None
@@ -101,7 +107,7 @@ def test_data_unlike_the_others_are_marked_and_not_averaged(tmp_path):
 def test_chance_stands_below_each_column(tmp_path):
     write_run(tmp_path, mixed(5, 5), task="grid_patch")
     write_run(tmp_path, mixed(5, 5), task="own", model="b")
-    (section,) = build_board(load_runs(tmp_path))["sections"]
+    (section,) = board(tmp_path)["sections"]
     assert [(column["task"], column["chance"]) for column in section["columns"]] == [
         ("grid_patch", 0.1667),
         ("own", 0.1667),
@@ -122,7 +128,7 @@ def test_average_only_over_all_tasks_complete(tmp_path):
         write_run(tmp_path, mixed(9, 1), task=task, model="part", n_split=10 if task == "grid_patch" else 20)
         write_run(tmp_path, mixed(9, 0), task=task, model="open", n=10, status="unfinished")
     write_run(tmp_path, mixed(10, 0), task="grid_patch", model="one")
-    (section,) = build_board(load_runs(tmp_path))["sections"]
+    (section,) = board(tmp_path)["sections"]
     averages = {row["model"]: row["average"] for row in section["rows"]}
     assert averages == {"whole": 0.5, "part": None, "open": None, "one": None}
     assert section["rows"][0]["model"] == "whole"
@@ -132,7 +138,7 @@ def test_average_is_over_tasks_not_splits(tmp_path):
     for split, right in (("val", 9), ("testA", 8), ("testB", 7)):
         write_run(tmp_path, mixed(right, 10 - right), task="refcoco", split=split)
     write_run(tmp_path, mixed(2, 8), task="grid_patch")
-    (section,) = build_board(load_runs(tmp_path))["sections"]
+    (section,) = board(tmp_path)["sections"]
     assert section["rows"][0]["average"] == pytest.approx((0.2 + 0.8) / 2)
 
 
@@ -140,7 +146,7 @@ def test_tiny_models_stand_apart(tmp_path):
     write_run(tmp_path, mixed(5, 5), model="big")
     write_run(tmp_path, mixed(9, 1), model="tiny-x", scale="tiny")
     write_run(tmp_path, mixed(9, 1), model="mine", scale=None)
-    sections = build_board(load_runs(tmp_path))["sections"]
+    sections = board(tmp_path)["sections"]
     assert [(s["scale"], [r["model"] for r in s["rows"]]) for s in sections] == [
         ("full", ["big"]),
         ("unknown", ["mine"]),
@@ -151,7 +157,7 @@ def test_tiny_models_stand_apart(tmp_path):
 def test_transfer_is_a_row_of_its_own(tmp_path):
     write_run(tmp_path, mixed(5, 5), model="qwen-klal", task="grid_patch", trained_on="grid_patch")
     write_run(tmp_path, mixed(1, 9), model="qwen-klal", task="grid_patch", trained_on="pixmo_points")
-    (section,) = build_board(load_runs(tmp_path))["sections"]
+    (section,) = board(tmp_path)["sections"]
     assert sorted((r["trained_on"] or "", r["cells"][0]["correct"]) for r in section["rows"]) == [
         ("", 5),
         ("pixmo_points", 1),
@@ -161,6 +167,6 @@ def test_transfer_is_a_row_of_its_own(tmp_path):
 def test_the_document_is_json(tmp_path):
     write_run(tmp_path, mixed(5, 5), model="a", cost_usd=0.25)
     write_run(tmp_path, [], model="empty", n=0)  # no number to show: left out
-    document = build_board(load_runs(tmp_path))
+    document = board(tmp_path)
     assert json.loads(json.dumps(document, allow_nan=False))["runs"][0]["cost_usd"] == 0.25
     assert [run["model"] for run in document["runs"]] == ["a"]

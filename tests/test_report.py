@@ -11,9 +11,10 @@ from support import cli, cli_json
 
 from evalkit.errors import ConfigError
 from evalkit.leaderboard import load_runs
-from evalkit.report.pages import markdown, plain
+from evalkit.report.pages import asset, markdown, plain
 from evalkit.report.paper import load_paper
 from evalkit.report.tables import build_tables
+from evalkit.scores import ScoreBook
 from model_adapters import load_registry
 
 
@@ -27,11 +28,16 @@ def cells(document, number):
     }
 
 
+def tables(results):
+    book = ScoreBook(results)
+    return build_tables(load_paper(), load_runs(results, book), book)
+
+
 QWEN = "Qwen2.5-VL-7B-Instruct"
 
 
 def test_printed_numbers(tmp_path):
-    document = build_tables(load_paper(), load_runs(tmp_path))
+    document = tables(tmp_path)
     assert [t["number"] for t in document["tables"]] == [1, 2, 3, 4, 5]
     assert cells(document, 1)[QWEN, "NTP + KLAL"] == [(70.23, None), (62.21, None)]
     assert cells(document, 2)["SOTA", "InstructBLIP"] == [(6.44, None), (8.31, None)]
@@ -58,7 +64,7 @@ def test_runs_fill_their_cells(tmp_path):
     write_run(
         tmp_path, mixed(8, 2), model="gpt-4o", task="grid_patch", trained_on="grid_patch"
     )  # no base model
-    document = build_tables(load_paper(), load_runs(tmp_path))
+    document = tables(tmp_path)
     right = {
         (number, key, column): ours["correct"]
         for number in range(1, 6)
@@ -75,9 +81,12 @@ def test_runs_fill_their_cells(tmp_path):
     assert [row["model"] for row in document["tiny"]["rows"]] == ["qwen-base"]
 
 
+TABLE_FILES = ["md", "html", "tex", *["tex", "csv"] * 5, "csv"]
+
+
 def test_commands_write_pages(tmp_path):
     write_run(tmp_path, mixed(7, 3), model="gpt-4o")
-    for command, kinds in (("tables", ["md", "html"]), ("leaderboard", ["md", "html", "json"])):
+    for command, kinds in (("tables", TABLE_FILES), ("leaderboard", ["md", "html", "json", "html"])):
         paths = cli(command, "--results", tmp_path).stdout.split()
         assert [Path(p).suffix[1:] for p in paths] == kinds
         assert "7/10" in Path(paths[0]).read_text()
@@ -94,7 +103,9 @@ def test_unfinished_and_samples_are_marked(tmp_path):
     cli("tables", "--results", tmp_path)
     text = (tmp_path / "tables/tables.md").read_text()
     assert "**unfinished**: 7 correct of 9 answered, 10 selected" in text
-    assert "70.00 % (7/10, 39.7–89.2) *sample of 10 of 240*" in text
+    link = "../runs/llava-base/line_intersection-test-0a1b2c3d/run.json"
+    assert f"[70.00 %]({link}) (7/10, 39.7–89.2) *sample of 10 of 240*" in text
+    assert (tmp_path / "tables" / link).is_file()
     cli("leaderboard", "--results", tmp_path)
     page = (tmp_path / "leaderboard/leaderboard.html").read_text()
     assert "unfinished: 9 of 10 answered" in page
@@ -113,6 +124,9 @@ class Tags(html.parser.HTMLParser):
         self.seen.append((tag, {name for name, _ in attributes}))
 
 
+SCRIPTS = {"tables": [], "leaderboard": ["datatables-3.1.5.min.js", "board.js"]}
+
+
 @pytest.mark.parametrize("command", ["tables", "leaderboard"])
 def test_hostile_names_stay_text(tmp_path, command):
     write_run(tmp_path, mixed(7, 3), model="evil", title=HOSTILE, scale="tiny")
@@ -120,8 +134,12 @@ def test_hostile_names_stay_text(tmp_path, command):
     page = (tmp_path / command / f"{command}.html").read_text()
     tags = Tags()
     tags.feed(page)
-    assert {tag for tag, _ in tags.seen}.isdisjoint({"script", "img", "iframe", "link", "object", "form"})
-    assert not [name for _, names in tags.seen for name in names if name.startswith("on") or name == "style"]
+    assert {tag for tag, _ in tags.seen}.isdisjoint({"img", "iframe", "link", "object", "base"})
+    assert not [
+        name for _, names in tags.seen for name in names if name.startswith("on") or name in ("style", "src")
+    ]
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert scripts == [asset(name) for name in SCRIPTS[command]]
     assert "default-src 'none'" in page
     assert "\u202e" not in page
     line = next(x for x in (tmp_path / command / f"{command}.md").read_text().splitlines() if "alert" in x)
@@ -154,7 +172,12 @@ def test_the_document_holds_no_path_of_this_machine(tmp_path):
 def test_pages_load_nothing(tmp_path):
     cli("leaderboard", "--results", tmp_path)
     page = (tmp_path / "leaderboard/leaderboard.html").read_text()
-    assert not re.search(r"https?://|url\(|@import|src=", page)
+    tags = Tags()
+    tags.feed(page)
+    assert {tag for tag, _ in tags.seen}.isdisjoint({"img", "iframe", "link", "object", "base"})
+    assert not [names for _, names in tags.seen if "src" in names]
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    assert not re.search(r"https?://|url\(|@import", style)
 
 
 def test_the_policy_allows_the_style_by_its_hash(tmp_path):

@@ -158,42 +158,21 @@ def _show_pair(first: str, second: str, pair: dict[str, Any], n_pairs: int) -> N
 @results_option
 @json_option
 def tables_command(out_dir: Path | None, scale_name: str | None, results_dir: Path, as_json: bool) -> None:
-    """Tables 1-5 of the paper, ours beside the printed numbers (Markdown and HTML)."""
-    if scale_name is not None:
-        _replica(scale_name, out_dir, results_dir, as_json)
-        return
-    from evalkit.leaderboard import load_runs
-    from evalkit.report.pages import render, write
-    from evalkit.report.paper import load_paper
-    from evalkit.report.tables import build_tables
-
-    document = build_tables(load_paper(), load_runs(results_dir))
-    out_dir = out_dir or results_dir / "tables"
-    paths = [
-        write(out_dir / f"tables.{kind}", render(f"tables.{kind}.j2", document)) for kind in ("md", "html")
-    ]
-    if as_json:
-        print_json(document | {"files": [str(path) for path in paths]})
-        return
-    for path in paths:
-        click.echo(path)
-
-
-def _replica(scale_name: str, out_dir: Path | None, results_dir: Path, as_json: bool) -> None:
+    """Tables 1-5 of the paper, ours beside the printed numbers (Markdown, HTML, LaTeX, CSV)."""
     from evalkit.leaderboard import load_runs
     from evalkit.report.figures import described
-    from evalkit.report.pages import render, write
     from evalkit.report.paper import load_paper
-    from evalkit.report.replica import build_replica
+    from evalkit.report.tables import build_tables
+    from evalkit.report.writing import write_tables
+    from evalkit.scores import ScoreBook
 
-    facts = _scale_facts(scale_name)
-    document = build_replica(load_paper(), load_runs(results_dir), results_dir, facts)
-    figures = described(results_dir / "figures")
-    out_dir = out_dir or results_dir / "tables"
-    paths = [
-        write(out_dir / f"{scale_name}.{kind}", render(f"replica.{kind}.j2", document | {"figures": figures}))
-        for kind in ("md", "html")
-    ]
+    book = ScoreBook(results_dir)
+    scale = None if scale_name is None else _scale_facts(scale_name)
+    document = build_tables(load_paper(), load_runs(results_dir, book), book, scale)
+    figures = described(results_dir / "figures") if scale_name is not None else []
+    paths = write_tables(
+        document | {"figures": figures}, out_dir or results_dir / "tables", results_dir, scale_name
+    )
     if as_json:
         print_json(document | {"files": [str(path) for path in paths]})
         return
@@ -221,7 +200,7 @@ def figures_command(scale_name: str, out_dir: Path | None, data_dir: Path, resul
     """Figures 3-5 of the paper from stored probes (PNG and SVG)."""
     from evalkit.report.figures import Drawn, draw_figures
     from evalkit.report.paper import load_paper
-    from evalkit.report.replica import trios
+    from evalkit.report.trios import trios
 
     facts = _scale_facts(scale_name)
     footnote = f"{facts['title']}: not the paper's models." if facts["prefix"] else ""
@@ -240,25 +219,41 @@ def figures_command(scale_name: str, out_dir: Path | None, data_dir: Path, resul
     type=click.Path(path_type=Path, file_okay=False),
     help="[default: RESULTS/leaderboard]",
 )
+@click.option(
+    "--pages/--no-pages", default=True, help="A page for each run, with its samples.  [default: yes]"
+)
+@click.option(
+    "--pictures/--no-pictures", default=True, help="Pictures of the data beside the pages.  [default: yes]"
+)
+@data_option
 @results_option
 @json_option
-def leaderboard_command(out_dir: Path | None, results_dir: Path, as_json: bool) -> None:
-    """The leaderboard of all stored runs: leaderboard.md, .html and .json."""
-    import json
+def leaderboard_command(
+    out_dir: Path | None, pages: bool, pictures: bool, data_dir: Path, results_dir: Path, as_json: bool
+) -> None:
+    """The leaderboard of all stored runs: leaderboard.md, .html and .json, charts.html, and a page for each run.
 
+    Pictures come from --data where it holds the very data of a run; they are linked into the folder.
+    """
     from evalkit.leaderboard import load_runs
     from evalkit.report.board import build_board
-    from evalkit.report.pages import render, write
+    from evalkit.report.boardfiles import write_board
+    from evalkit.scores import ScoreBook
 
-    document = build_board(load_runs(results_dir))
-    out_dir = out_dir or results_dir / "leaderboard"
-    paths = [
-        write(out_dir / f"leaderboard.{kind}", render(f"leaderboard.{kind}.j2", document))
-        for kind in ("md", "html")
-    ]
-    paths.append(write(out_dir / "leaderboard.json", json.dumps(document, indent=2, allow_nan=False) + "\n"))
+    book = ScoreBook(results_dir)
+    document = build_board(load_runs(results_dir, book), book)
+    paths = write_board(
+        document,
+        out_dir or results_dir / "leaderboard",
+        results_dir,
+        data_dir=data_dir if pictures else None,
+        pages=pages,
+    )
     if as_json:
         print_json(document | {"files": [str(path) for path in paths]})
         return
-    for path in paths:
+    shown = [path for path in paths if path.parent == paths[0].parent]
+    for path in shown:
         click.echo(path)
+    if len(paths) > len(shown):
+        note(f"and {len(paths) - len(shown)} pages of runs below {paths[0].parent / 'runs'}")

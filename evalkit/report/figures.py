@@ -16,28 +16,18 @@ import numpy as np
 
 from evalkit.datasets.disk import read_split
 from evalkit.errors import StoreError, Unavailable
-from evalkit.probes import Probe, paper_probes, read_maps
+from evalkit.probes import Probe, own, paper_probes, read_maps
 from evalkit.records import Sample
 from evalkit.report.pages import plain
+from evalkit.report.trios import LABELS, STAGES, Trio
 from evalkit.store import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STAGES = ("base", "ntp", "klal")
-LABELS = {"base": "base", "ntp": "NTP", "klal": "NTP + KLAL"}
 COLOURS = {"base": "#8b929c", "ntp": "#2f6db3", "klal": "#d1701f"}
 RIGHT, WRONG, SOFT = "#1a7f37", "#b42318", "#5b6470"
-
-
-@dataclass(frozen=True, slots=True)
-class Trio:
-    """The three models that a comparison is about: registry names of base, NTP and NTP + KLAL."""
-
-    title: str
-    family: str
-    models: Mapping[str, str]  # stage -> name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +76,6 @@ _WORDS = {
     "fig5-": "Figure 5, {about}: attention of the last answer token above, norm of the visual tokens below.",
     "layers-": "By layer, {about}: attention ratio above, share of the attention on visual tokens below.",
 }
-
-
-def own(probe: Probe) -> bool:
-    """Not a transfer: the checkpoint was trained on the probed task, or on none."""
-    return probe.meta["trained_on"] in (None, probe.meta["task"]["name"])
 
 
 _STYLE: Any = {
