@@ -1,7 +1,12 @@
 """The leaderboard's folder: its page in three forms, the charts, and a page for each run."""
 
+import contextlib
+import gc
+import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +17,11 @@ from evalkit.errors import StoreError
 from evalkit.probes import Probe, find_probes, paper_probes
 from evalkit.report.charts import build_charts
 from evalkit.report.pages import plain, render, write
-from evalkit.report.runpage import build_run_page
+from evalkit.report.runpage import build_run_page, data_of
 from evalkit.report.samples import Prompts
 from evalkit.report.shelf import Shelf
 from evalkit.report.writing import run_page
+from evalkit.store import read_meta
 
 TABLE_SCRIPTS = ("datatables-3.1.5.min.js",)
 CHART_SCRIPTS = ("vega-6.4.0.min.js", "vega-lite-6.4.3.min.js", "vega-embed-7.3.0.min.js", "charts.js")
@@ -78,22 +84,79 @@ def _write_pages(
     probes: Sequence[Probe],
 ) -> dict[str, str]:
     """Run -> its page, relative to out_dir. Pages of runs that are no longer there go."""
-    shelf, prompts = Shelf(data_dir, out_dir), Prompts()
-    written = {}
-    for run in tqdm(board["runs"], desc="pages", unit="run", disable=None, leave=False):
-        name = run_page(run["run"])
-        try:
-            document, samples = build_run_page(results_dir / run["run"], run, shelf, prompts, probes)
-        except (StoreError, KeyError, TypeError, ValueError):
-            continue  # rows of another shape: listed with what the leaderboard could read
-        context = document | {"samples": samples, "others": _others(run, board["runs"], document["up"])}
-        write(out_dir / name, render("run.html.j2", context | {"links": {}}, (*TABLE_SCRIPTS, "samples.js")))
-        written[run["run"]] = name
+    shelf = Shelf(data_dir, out_dir)
+    pages = Pages(results_dir, out_dir, shelf, probes, board["runs"])
+    runs = board["runs"]
+    workers = min(os.cpu_count() or 1, len(runs))
+    if workers < 2 or sum(run["n"] for run in runs) < _WORTH_WORKERS:
+        done: Iterable[bool] = map(pages.write, runs)
+        written = _listed(runs, done)
+    else:
+        for run in runs:  # before the workers start: two of them must not link the same picture
+            pages.pictures(run)
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (pages,)) as pool:
+            written = _listed(runs, pool.map(_write, runs))
     kept = {out_dir / name for name in written.values()}
     for page in (out_dir / "runs").glob("*/*.html"):
         if page not in kept:
             page.unlink()
     return written
+
+
+_WORTH_WORKERS = 40_000  # rows: below, starting a second process takes longer than it saves
+
+
+def _listed(runs: Sequence[Mapping[str, Any]], done: Iterable[bool]) -> dict[str, str]:
+    progress = tqdm(done, total=len(runs), desc="pages", unit="run", disable=None, leave=False)
+    return {run["run"]: run_page(run["run"]) for run, there in zip(runs, progress, strict=True) if there}
+
+
+@dataclass
+class Pages:
+    """What every page of a run is made from."""
+
+    results_dir: Path
+    out_dir: Path
+    shelf: Shelf
+    probes: Sequence[Probe]
+    runs: Sequence[Mapping[str, Any]]
+    prompts: Prompts = field(default_factory=Prompts)
+
+    def pictures(self, run: Mapping[str, Any]) -> None:
+        with contextlib.suppress(StoreError):
+            self.shelf.pictures(*data_of(read_meta(self.results_dir / run["run"])))
+
+    def write(self, run: Mapping[str, Any]) -> bool:
+        """Whether there is a page now; none where rows are of another shape than a run's."""
+        gc.disable()  # nothing here is cyclic, and the collector would walk over every row again and again
+        try:
+            folder = self.results_dir / run["run"]
+            document, samples = build_run_page(folder, run, self.shelf, self.prompts, self.probes)
+            context = document | {
+                "samples": samples,
+                "others": _others(run, self.runs, document["up"]),
+                "links": {},
+            }
+            page = render("run.html.j2", context, (*TABLE_SCRIPTS, "samples.js"))
+        except (StoreError, KeyError, TypeError, ValueError, AttributeError):
+            return False
+        finally:
+            gc.enable()
+        write(self.out_dir / run_page(run["run"]), page)
+        return True
+
+
+_pages: Pages | None = None  # of a worker
+
+
+def _begin(pages: Pages) -> None:
+    global _pages
+    _pages = pages
+
+
+def _write(run: Mapping[str, Any]) -> bool:
+    assert _pages is not None
+    return _pages.write(run)
 
 
 def _others(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], up: str) -> list[dict[str, str]]:

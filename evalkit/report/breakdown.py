@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from evalkit.frames import grid_units
 from evalkit.records import Sample
@@ -29,13 +29,20 @@ def by_difficulty(rows: Sequence[Row], samples: Mapping[str, Sample]) -> list[di
     samples: of the run's data, by id, for measures that need the geometry; empty where the data are not here.
     """
     found = []
-    for title, measure, edges, unit in _MEASURES:
+    for title, measure, edges, unit, needs in _MEASURES:
+        if not (samples if needs == "geometry" else rows and _has(rows[0], needs)):
+            continue
         measured = ((_measured(measure, row, samples), row) for row in rows)
         groups = _grouped((_bin(value, edges, unit), row) for value, row in measured if value is not None)
         if len(groups) > 1:
             labels = [label for label in _labels(edges, unit) if label in groups]
             found.append({"title": title, "bins": [_share(label, groups[label]) for label in labels]})
     return found
+
+
+def _has(row: Row, coordinates: int) -> bool:
+    gold = row.get("gold")
+    return isinstance(gold, list) and len(gold) == coordinates
 
 
 def _measured(measure: Callable[[Row, Sample | None], float | None], row: Row, samples: Any) -> float | None:
@@ -75,12 +82,17 @@ def _path_length(row: Row, sample: Sample | None) -> float | None:
 
 
 # title, measure, lower edges of the bins, unit
-_MEASURES: tuple[tuple[str, Callable[[Row, Sample | None], float | None], tuple[float, ...], str], ...] = (
-    ("Crossings in the picture", _crossings, (0, 1, 2, 3, 5, 9, 17), "whole"),
-    ("Length of the path asked for, in picture widths", _path_length, (0, 0.5, 1, 1.5, 2), ""),
-    ("Distance of the target from the centre, in cells of the 24 x 24 grid", _centre_distance, (0, 3, 6, 9, 12), ""),
-    ("Size of the box, in % of the picture", _box_share, (0, 5, 10, 20, 40), "%"),
-)  # fmt: skip
+# and what it is read off: the data's geometry, or a gold of so many coordinates
+_Measure = tuple[
+    str, Callable[[Row, Sample | None], float | None], tuple[float, ...], str, Literal["geometry", 2, 4]
+]
+_CENTRE = "Distance of the target from the centre, in cells of the 24 x 24 grid"
+_MEASURES: tuple[_Measure, ...] = (
+    ("Crossings in the picture", _crossings, (0, 1, 2, 3, 5, 9, 17), "whole", "geometry"),
+    ("Length of the path asked for, in picture widths", _path_length, (0, 0.5, 1, 1.5, 2), "", "geometry"),
+    (_CENTRE, _centre_distance, (0, 3, 6, 9, 12), "", 2),
+    ("Size of the box, in % of the picture", _box_share, (0, 5, 10, 20, 40), "%", 4),
+)
 
 
 def _labels(edges: Sequence[float], unit: str) -> list[str]:

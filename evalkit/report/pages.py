@@ -24,7 +24,10 @@ _LONGEST = 120
 
 def plain(text: Any, longest: int = _LONGEST) -> str:
     """Text for one line of a page: acting characters shown as a replacement, length bounded."""
-    shown = ACTING.sub("\ufffd", str(text)[: 2 * longest])
+    whole = str(text)
+    if len(whole) <= longest and whole.isascii() and whole.isprintable():
+        return whole
+    shown = ACTING.sub("\ufffd", whole[: 2 * longest])
     shown = shown.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
@@ -41,6 +44,8 @@ def percent(value: float | None, digits: int = 1) -> str:
 def visible(text: Any, longest: int = 4_000) -> str:
     """Text of several lines that only shows itself: acting characters replaced, and cut with a note of its length."""
     whole = str(text)
+    if len(whole) <= longest and whole.isascii() and whole.isprintable():
+        return whole
     shown = ACTING.sub(lambda m: m[0] if m[0] in "\n\t" else "\ufffd", whole[:longest])
     shown = shown.encode("utf-8", "replace").decode("utf-8")
     return shown if len(whole) <= longest else f"{shown}… [{len(whole):,} characters in all]"

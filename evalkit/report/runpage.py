@@ -22,7 +22,7 @@ def build_run_page(
     Raises StoreError, or KeyError, TypeError and ValueError of rows of another shape than a run's.
     """
     meta, rows = read_meta(folder), list(read_rows(folder, fast=True))
-    data = (str(meta["dataset"].get("name", "")), str(meta["split"]), str(meta["dataset"]["fingerprint"]))
+    data = data_of(meta)
     samples, pictures = shelf.samples(*data), shelf.pictures(*data)
     about = {
         "task": listed["task"],
@@ -57,6 +57,11 @@ def build_run_page(
         maps,
     )
     return document, shown
+
+
+def data_of(meta: Mapping[str, Any]) -> tuple[str, str, str]:
+    """(data set, split, fingerprint) of a run."""
+    return str(meta["dataset"].get("name", "")), str(meta["split"]), str(meta["dataset"]["fingerprint"])
 
 
 def command(meta: Mapping[str, Any]) -> str:

@@ -29,10 +29,22 @@ def sample_table(
     shown = []
     for row in rows:
         name = row["sample_id"]
-        one = _shown(row, samples.get(name), pictures.get(name))
-        one["p"] = prompts.setdefault(asked(name), len(prompts))
-        shown.append(one)
-    return {"verdicts": list(VERDICTS), "prompts": list(prompts), "rows": shown, "maps": dict(maps)}
+        prompt = prompts.setdefault(asked(name), len(prompts))
+        shown.append(_shown(row, samples.get(name), pictures.get(name), prompt))
+    return {
+        "verdicts": list(VERDICTS),
+        "prompts": list(prompts),
+        "fields": FIELDS,
+        "rows": shown,
+        "maps": dict(maps),
+    }
+
+
+# What stands in a row of the page's data, in this order; the last ones are left out where they are None.
+FIELDS = (
+    "id", "class", "v", "gold", "answer", "px", "reply", "size", "p", "s", "tokens", "finish", "why", "d", "iou", "img",
+    "marks",
+)  # fmt: skip
 
 
 class Prompts:
@@ -55,35 +67,66 @@ class Prompts:
         return asked
 
 
-def _shown(row: Mapping[str, Any], sample: Sample | None, picture: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "id": visible(row["sample_id"], _LONGEST_NAME),
-        "class": visible(row.get("stratum", ""), _LONGEST_NAME),
-        "v": VERDICTS.index(row["verdict"]),
-        "gold": _value(row.get("gold")),
-        "answer": _value(row.get("answer")),
-        "px": _place(row.get("answer_px")),
-        "goldpx": _place(row.get("gold")),
-        "reply": None if row.get("reply") is None else visible(row["reply"], LONGEST),
-        "size": _size(row.get("image_size_wh")),
-    }
-    for key, short in (("distance", "d"), ("iou", "iou"), ("latency_s", "s")):
-        if isinstance(row.get(key), int | float):
-            found[short] = round(float(row[key]), 4)
-    if row.get("reason"):
-        found["why"] = visible(row["reason"], _LONGEST_NAME)
-    if row.get("finish_reason"):
-        found["finish"] = visible(row["finish_reason"], _LONGEST_NAME)
-    usage = row.get("usage")
-    if isinstance(usage, dict) and isinstance(usage.get("output_tokens"), int):
-        found["tokens"] = [usage.get("input_tokens"), usage["output_tokens"]]
-    if picture is not None:
-        found["img"] = picture
-    if sample is not None:
-        marks = {key: sample.geometry[key] for key in _MARKS if sample.geometry.get(key)}
-        if marks:
-            found["marks"] = marks
+def _shown(row: Mapping[str, Any], sample: Sample | None, picture: str | None, prompt: int) -> list[Any]:
+    """One row's FIELDS."""
+    get = row.get
+    reply, usage = get("reply"), get("usage")
+    found = [
+        visible(row["sample_id"], _LONGEST_NAME),
+        visible(get("stratum", ""), _LONGEST_NAME),
+        _PLACES[row["verdict"]],
+        _value(get("gold")),
+        _value(get("answer")),
+        _numbers(get("answer_px"), (2, 4)),
+        None if reply is None else visible(reply, LONGEST),
+        _numbers(get("image_size_wh"), (2,)),
+        prompt,
+        _number(get("latency_s")),
+        [_number(usage.get("input_tokens")), _number(usage.get("output_tokens"))] if isinstance(usage, dict) else None,
+        _said(get("finish_reason")),
+        _said(get("reason")),
+        _number(get("distance")),
+        _number(get("iou")),
+        picture,
+        None if sample is None else _marks(sample),
+    ]  # fmt: skip
+    while found[-1] is None:
+        found.pop()
     return found
+
+
+_PLACES = {verdict: place for place, verdict in enumerate(VERDICTS)}
+_EXACT = 2**53  # integers beyond it are not whole numbers to JavaScript
+
+
+def _number(value: Any) -> float | None:
+    if type(value) is float:
+        return round(value, 4)
+    return value if type(value) is int and -_EXACT < value < _EXACT else None
+
+
+def _numbers(value: Any, lengths: tuple[int, ...]) -> list[float] | None:
+    """A point, box or size, or None of all else."""
+    if type(value) is not list or len(value) not in lengths:
+        return None
+    found = [_number(v) for v in value]
+    return None if None in found else found  # type: ignore[return-value]  # no None is left
+
+
+def _value(value: Any) -> Any:
+    """A gold or an answer: a number, a text, a point or a box."""
+    if value is None or type(value) is str:
+        return None if value is None else visible(value, _LONGEST_NAME)
+    found = _number(value) if type(value) is not list else _numbers(value, (2, 4))
+    return visible(value, _LONGEST_NAME) if found is None else found
+
+
+def _said(value: Any) -> str | None:
+    return visible(value, _LONGEST_NAME) if value else None
+
+
+def _marks(sample: Sample) -> dict[str, Any] | None:
+    return {key: sample.geometry[key] for key in _MARKS if sample.geometry.get(key)} or None
 
 
 def _prompt(template: str, sample: Sample) -> str:
@@ -92,22 +135,3 @@ def _prompt(template: str, sample: Sample) -> str:
         return render_text(template, {**sample.variables, "width": width, "height": height})
     except EvalkitError:
         return template
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(f"{v:.4g}" if isinstance(v, float) else visible(v, 40) for v in value[:8])
-    return "" if value is None else visible(value, _LONGEST_NAME)
-
-
-def _place(value: Any) -> list[float] | None:
-    """A point or box in pixels, or None of all else."""
-    fits = isinstance(value, list) and len(value) in (2, 4)
-    if not fits or not all(isinstance(v, int | float) and abs(v) < 1e7 for v in value):
-        return None
-    return [round(float(v), 2) for v in value]
-
-
-def _size(value: Any) -> list[int] | None:
-    fits = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
-    return list(value) if fits else None

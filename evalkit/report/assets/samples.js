@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("samples-data").textContent);
+  data.rows = data.rows.map((row) => Object.fromEntries(row.map((value, i) => [data.fields[i], value ?? undefined])));
   const browser = document.getElementById("browser");
   const form = document.getElementById("sample-filters");
   const detail = document.getElementById("sample");
@@ -23,6 +24,9 @@
   }
 
   // DataTables makes cells by innerHTML: they are left empty and filled as text when they are made
+  const said = (value) => (Array.isArray(value) ? value.map(short).join(", ") : short(value));
+  const short = (value) => (typeof value === "number" ? String(Math.round(value * 100) / 100) : String(value ?? ""));
+  const spot = (value) => (Array.isArray(value) ? value : null);
   const text = (key, cut) => ({
     data: null,
     render: (_cell, type, row) => (type === "display" ? "" : plain(key(row))),
@@ -43,8 +47,8 @@
   const columns = [
     { ...text((row) => row.id), title: "Sample" },
     { ...text((row) => row.class), title: "Class" },
-    { ...text((row) => row.gold), title: "Gold" },
-    { ...text((row) => row.answer), title: "Answer" },
+    { ...text((row) => said(row.gold)), title: "Gold" },
+    { ...text((row) => said(row.answer)), title: "Answer" },
     { ...text(verdict), title: "Verdict" },
   ];
   if (far) columns.push({ ...number("d"), title: "Distance" });
@@ -146,8 +150,8 @@
     };
     add("Sample", row.id);
     add("Verdict", verdict(row) + (row.why ? `: ${row.why}` : ""), `verdict is-${verdict(row)}`);
-    add("Gold", row.gold + (row.goldpx ? " px" : ""));
-    add("Answer", row.answer + (row.px && row.px.join(", ") !== row.answer ? `  =  ${row.px.join(", ")} px` : ""));
+    add("Gold", said(row.gold) + (spot(row.gold) ? " px" : ""));
+    add("Answer", said(row.answer) + (row.px && said(row.px) !== said(row.answer) ? `  =  ${said(row.px)} px` : ""));
     add("Distance", row.d === undefined ? "" : `${row.d.toFixed(2)} cells`);
     add("IoU", row.iou === undefined ? "" : row.iou.toFixed(3));
     add("Prompt", data.prompts[row.p], "said");
@@ -164,8 +168,8 @@
   }
 
   function picture(row) {
-    const words = [`gold ${row.gold}`, row.answer ? `answer ${row.answer}` : "no answer", verdict(row)];
-    const drawn = row.img || row.goldpx || row.px || row.marks;
+    const words = [`gold ${said(row.gold)}`, row.answer === undefined ? "no answer" : `answer ${said(row.answer)}`, verdict(row)];
+    const drawn = row.img || spot(row.gold) || row.px || row.marks;
     const figure = node("figure", { class: "picture" });
     if (!row.size || !drawn) {
       figure.append(caption("This page has no picture of the sample: the data were not there when it was made."));
@@ -174,7 +178,7 @@
     const svg = frame(row, `Sample ${row.id}: ${words.join(", ")}`);
     lay(svg, row);
     marks(svg, row);
-    mark(svg, row.goldpx, row.size, "gold", "gold");
+    mark(svg, spot(row.gold), row.size, "gold", "gold");
     mark(svg, row.px, row.size, "answer", "answer");
     figure.append(svg, caption(legend(row)));
     return figure;
@@ -188,7 +192,7 @@
 
   function legend(row) {
     const parts = [];
-    if (row.goldpx) parts.push("gold: solid line");
+    if (spot(row.gold)) parts.push("gold: solid line");
     if (row.px) parts.push("answer: dashed line");
     if (row.marks) parts.push("from the data: crossings as rings, nodes asked for as rings, the path as a line");
     return parts.join(" · ");
@@ -259,7 +263,7 @@
           preserveAspectRatio: "none", class: "map",
         }));
         marks(svg, row);
-        mark(svg, row.goldpx, row.size, "gold", "");
+        mark(svg, spot(row.gold), row.size, "gold", "");
         const figure = node("figure");
         figure.append(svg, caption(`${one.stage}: ${kind}, ${one.low} to ${one.high}. Said: ${one.answer}`));
         grid.append(figure);
