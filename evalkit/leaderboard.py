@@ -108,7 +108,7 @@ def _who(meta: Mapping[str, Any]) -> dict[str, Any]:
         "model": meta["model"]["name"],
         "title": meta["model"]["title"],
         "scale": meta["model"].get("scale") or "unknown",
-        "objective": meta["model"].get("objective"),
+        "objective": _known(meta["model"].get("objective"), ("base", "ntp", "ntp_klal")),
         "params_b": meta["model"].get("params_b"),
         "where": "api" if str(meta["model"].get("adapter")).endswith("_api") else "local",
         "origin": meta["origin"],
@@ -118,6 +118,10 @@ def _who(meta: Mapping[str, Any]) -> dict[str, Any]:
         "trained_on": meta["trained_on"],
         "train_seed": int((meta.get("training") or {}).get("seed", 0)),
     }
+
+
+def _known(value: Any, names: tuple[str, ...]) -> str | None:
+    return value if value in names else None
 
 
 def _status(meta: Mapping[str, Any], counts: Mapping[str, int], absent: int) -> str:

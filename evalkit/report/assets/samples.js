@@ -293,6 +293,7 @@
   }
 
   browser.hidden = false;
+  document.getElementById("no-browser").hidden = true;
   restore();
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
