@@ -14,6 +14,7 @@ from evalkit.cli.report import compare_command, figures_command, leaderboard_com
 from evalkit.cli.run import run_command
 from evalkit.cli.score import import_command, score_command
 from evalkit.cli.train import train_command
+from evalkit.cli.view import view_command
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -45,6 +46,7 @@ for _command in (
     tables_command,
     figures_command,
     leaderboard_command,
+    view_command,
     replicate_command,
 ):
     main.add_command(_command)
