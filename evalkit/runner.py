@@ -184,12 +184,14 @@ def make_row(scorer: Scorer, sample: Sample, prompt: Prompt, reply: Reply) -> di
 _SCORING_NEEDS = ("reply", "finish_reason", "gold", "image_size_wh", "cluster")
 
 
-def rescore(store: RunStore, scorer: Scorer) -> int:
-    """Read every stored reply again; returns how many verdicts changed. No model is asked.
+def rescore(store: RunStore, scorer: Scorer, *, write: bool = True) -> list[dict[str, Any]]:
+    """Read every stored reply again; returns the verdicts that flipped. No model is asked.
 
-    Raises StoreError where a row lacks what scoring needs.
+    Each: {sample_id, gold, reply, before, after}, the last two with verdict, answer and reason. write: whether the
+    rows are replaced. Raises StoreError where a row lacks what scoring needs.
     """
-    rows, flipped = [], 0
+    rows: list[dict[str, Any]] = []
+    flipped = []
     for row in store.rows.values():
         if absent := [key for key in _SCORING_NEEDS if key not in row]:
             raise StoreError(
@@ -198,12 +200,17 @@ def rescore(store: RunStore, scorer: Scorer) -> int:
         scored = scorer.score(
             row["reply"], row["finish_reason"], row["gold"], tuple(row["image_size_wh"]), row.get("error")
         )
-        flipped += scored["verdict"] != row["verdict"]
+        if scored["verdict"] != row["verdict"]:
+            seen = {key: row.get(key) for key in ("verdict", "answer", "reason")}
+            now = {key: scored.get(key) for key in seen}
+            about = {key: row[key] for key in ("sample_id", "gold", "reply")}
+            flipped.append(about | {"before": seen, "after": now})
         kept = {key: value for key, value in row.items() if key not in SCORED_KEYS or key in scored}
         rows.append(
             kept | scored
         )  # keys keep their place, so that a row that did not change is the same bytes
-    store.replace_rows(rows)
+    if write:
+        store.replace_rows(rows)
     return flipped
 
 

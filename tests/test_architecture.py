@@ -11,7 +11,18 @@ LAYERS = (
     {"", "errors", "records", "paths", "yamlfile", "extras"},
     {"frames", "parsers", "metrics", "stats", "targets", "costs"},
     {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance", "scores"},
-    {"runner", "importing", "exporting", "validate", "leaderboard", "compare", "report", "probes", "serving"},
+    {
+        "runner",
+        "importing",
+        "exporting",
+        "validate",
+        "leaderboard",
+        "compare",
+        "report",
+        "probes",
+        "serving",
+        "sharing",
+    },
     {"cli", "__main__"},
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

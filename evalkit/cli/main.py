@@ -11,6 +11,7 @@ from evalkit.cli.parse import parse_command
 from evalkit.cli.probe import probe_command
 from evalkit.cli.replicate import replicate_command
 from evalkit.cli.report import compare_command, figures_command, leaderboard_command, tables_command
+from evalkit.cli.results import results_group
 from evalkit.cli.run import run_command
 from evalkit.cli.score import import_command, score_command
 from evalkit.cli.train import train_command
@@ -47,6 +48,7 @@ for _command in (
     figures_command,
     leaderboard_command,
     view_command,
+    results_group,
     replicate_command,
 ):
     main.add_command(_command)

@@ -22,6 +22,14 @@ from evalkit.cli.run import show_summary
 @click.command("score")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--all", "every", is_flag=True, help="Every run below RESULTS/runs.")
+@click.option("--dry-run", is_flag=True, help="Say which verdicts would flip; change nothing.")
+@click.option(
+    "--show",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Flipped verdicts to show of a run.",
+)
 @results_option
 @tasks_option
 @models_option
@@ -29,6 +37,8 @@ from evalkit.cli.run import show_summary
 def score_command(
     run: Path | None,
     every: bool,
+    dry_run: bool,
+    show: int,
     results_dir: Path,
     tasks_dir: Path | None,
     models_file: Path | None,
@@ -36,7 +46,8 @@ def score_command(
 ) -> None:
     """Read stored replies again with today's parsers and metrics; no model is asked.
 
-    RUN is a run folder. With --all and --json the document is a list.
+    RUN is a run folder. The verdicts that flip are listed; in --json all of them, as `flipped`. With --all
+    and --json the document is a list.
     """
     from evalkit.store import find_runs
 
@@ -45,18 +56,42 @@ def score_command(
     folders = find_runs(results_dir) if run is None else [run]
     results = []
     for folder in folders:
-        result, flipped = _score_one(folder, tasks_dir, models_file)
-        results.append(result)
+        result, flipped = _score_one(folder, tasks_dir, models_file, write=not dry_run)
+        results.append(result | {"flipped": flipped})
         if not as_json:
             show_summary(result, False)
-            note(f"  {flipped} verdict{'s' * (flipped != 1)} changed.")
+            _show_flipped(flipped, show, dry_run)
     if as_json:
         print_json(results if every else results[0])
     elif not folders:
         note(f"No runs below {results_dir / 'runs'}.")
 
 
-def _score_one(folder: Path, tasks_dir: Path | None, models_file: Path | None) -> tuple[dict[str, Any], int]:
+def _show_flipped(flipped: list[dict[str, Any]], show: int, dry_run: bool) -> None:
+    """How many verdicts flipped which way, and the first of them with their replies."""
+    from collections import Counter
+
+    from evalkit.report.pages import plain
+
+    word = "would change" if dry_run else "changed"
+    note(f"  {len(flipped)} verdict{'s' * (len(flipped) != 1)} {word}.")
+    ways = Counter((one["before"]["verdict"], one["after"]["verdict"]) for one in flipped)
+    for (before, after), count in ways.most_common():
+        note(f"  {before} -> {after}: {count}")
+    for one in flipped[:show]:
+        before, after = one["before"], one["after"]
+        note(
+            f"    {plain(one['sample_id'])}: {before['verdict']} ({plain(before['answer'])}) -> "
+            f"{after['verdict']} ({plain(after['answer'])}), gold {plain(one['gold'])}; "
+            f"said {plain(repr(one['reply']))}"
+        )
+    if len(flipped) > show > 0:
+        note(f"    and {len(flipped) - show} more; all in --json")
+
+
+def _score_one(
+    folder: Path, tasks_dir: Path | None, models_file: Path | None, *, write: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from evalkit.runner import rescore, settle, summary
     from evalkit.scoring import Scorer
     from evalkit.store import RunStore, read_meta
@@ -69,7 +104,9 @@ def _score_one(folder: Path, tasks_dir: Path | None, models_file: Path | None) -
         task = load_task(stored["name"], tasks_dir)
         parser = stored["parser"] if meta["frame_source"] == "option" else task.parser
         frame = _frame(meta, models_file)
-        flipped = rescore(store, Scorer(parser, task.metric, frame))
+        flipped = rescore(store, Scorer(parser, task.metric, frame), write=write)
+        if not write:
+            return summary(meta, store.rows, folder), flipped
         status = meta["status"]
         meta = settle(
             meta | {"task": stored | {"parser": parser, "metric": task.metric}, "frame": _as_dict(frame)},

@@ -1,0 +1,139 @@
+"""evalkit results: export, import and diff of stored runs."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalkit.cli.common import Group, json_option, note, percent, print_json, results_option
+
+
+@click.group("results", cls=Group)
+def results_group() -> None:
+    """Share results: archives with checksums, other projects' formats, what changed."""
+
+
+@results_group.command("export")
+@click.argument("runs", nargs=-1, metavar="[RUN ...]", type=click.Path(path_type=Path))
+@click.option("--all", "every", is_flag=True, help="Every run below RESULTS/runs.")
+@click.option(
+    "--out", "out", required=True, type=click.Path(path_type=Path),
+    help="The archive (.zip); of --format another, the folder.",
+)  # fmt: skip
+@click.option(
+    "--format", "kind", default="archive", show_default=True,
+    type=click.Choice(["archive", "every-eval-ever", "hub", "model-index", "inspect"]),
+    help="archive is what `results import` reads; the others are for other projects.",
+)  # fmt: skip
+@results_option
+@json_option
+def export_command(
+    runs: tuple[Path, ...], every: bool, out: Path, kind: str, results_dir: Path, as_json: bool
+) -> None:
+    """Write runs to one archive, or in a form that others read.
+
+    RUN is a run's folder. Keys are never written: an export in which one is found is refused. Local paths
+    and addresses of servers are left out.
+    """
+    from evalkit.errors import StoreError
+    from evalkit.store import find_runs
+
+    if every == bool(runs):
+        raise click.UsageError("Name run folders, or --all.")
+    folders = find_runs(results_dir) if every else list(runs)
+    if not folders:
+        raise StoreError(f"No runs below {results_dir / 'runs'}.")
+    if kind != "archive":
+        from evalkit.sharing.formats import write_format
+
+        paths = write_format(kind, folders, out)
+        if as_json:
+            print_json({"format": kind, "files": [str(path) for path in paths]})
+        else:
+            for path in paths:
+                click.echo(path)
+        return
+    from evalkit.sharing.archive import write_archive
+
+    manifest = write_archive(out, folders, results_dir)
+    rows = sum(len(entry.row_sha256) for entry in manifest.runs)
+    if as_json:
+        names = [entry.run for entry in manifest.runs]
+        print_json({"file": str(out), "bytes": out.stat().st_size, "runs": names, "rows": rows})
+    else:
+        n = len(manifest.runs)
+        click.echo(f"{out}: {n} run{'s' * (n != 1)}, {rows:,} rows, {out.stat().st_size:,} bytes")
+
+
+@results_group.command("import")
+@click.argument("archive", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
+@click.option(
+    "--replace", is_flag=True, help="Put a run in the place of one that is there with other content."
+)
+@click.option("--strict", is_flag=True, help="Refuse verdicts that this evalkit would not give.")
+@results_option
+@json_option
+def import_command(
+    archive: Path, dry_run: bool, replace: bool, strict: bool, results_dir: Path, as_json: bool
+) -> None:
+    """Merge an archive's runs into RESULTS: all of it is checked first, and every fault is named."""
+    from evalkit.sharing.merging import merge
+
+    done = merge(archive, results_dir, replace=replace, strict=strict, dry_run=dry_run)
+    if as_json:
+        print_json(done | {"dry_run": dry_run})
+        return
+    for warning in done["warnings"]:
+        note(f"Note: {warning}")
+    words = {"imported": "imported", "replaced": "replaced", "present": "there already"}
+    for key, word in words.items():
+        for run in done[key]:
+            click.echo(f"{run}: {word if not dry_run or key == 'present' else f'would be {word}'}")
+
+
+@results_group.command("diff")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@json_option
+def diff_command(a: Path, b: Path, as_json: bool) -> None:
+    """Which cells changed from A to B, and why. A and B are results folders or archives."""
+    from evalkit.sharing.changes import changes, results_of
+
+    with results_of(a) as before, results_of(b) as after:
+        document = changes(before, after)
+    if as_json:
+        print_json(document)
+        return
+    for cell in document["changed"]:
+        _show_changed(cell)
+    for key, word in (("appeared", "only in B"), ("vanished", "only in A")):
+        for cell in document[key]:
+            click.echo(f"{_name(cell)}: {word}, {percent(cell['accuracy'])} ({cell['correct']}/{cell['n']})")
+    click.echo(f"{document['same']} cell{'s' * (document['same'] != 1)} the same.")
+
+
+def _name(cell: dict[str, Any]) -> str:
+    from evalkit.report.pages import plain
+
+    tail = f" trained on {cell['trained_on']}" if cell["trained_on"] else ""
+    seed = f", seed {cell['seed']}" if cell["seed"] else ""
+    return plain(f"{cell['model']} on {cell['task']}/{cell['split']}{tail}{seed}", 300)
+
+
+def _show_changed(cell: dict[str, Any]) -> None:
+    from evalkit.report.pages import plain
+
+    old, new = cell["before"], cell["after"]
+    click.echo(
+        f"{_name(cell)}: {percent(old['accuracy'])} ({old['correct']}/{old['n']}) -> "
+        f"{percent(new['accuracy'])} ({new['correct']}/{new['n']}), {100 * cell['difference']:+.1f} points"
+    )
+    click.echo(
+        f"  of {cell['shared']} shared samples {cell['other_replies']} other replies, {cell['other_verdicts']} other "
+        f"verdicts; won {cell['won']}, lost {cell['lost']}, McNemar's exact p = {cell['mcnemar_p']:.3g}"
+    )
+    for cause in cell["causes"]:
+        click.echo(f"  {cause['cause']}")
+        for key in cause["keys"]:
+            click.echo(f"    {plain(key['key'])}: {plain(key['before'], 200)} -> {plain(key['after'], 200)}")
