@@ -41,6 +41,7 @@ HEAVY = {
     "pyarrow",
     "aiohttp",
     "huggingface_hub",
+    "inspect_ai",
 }
 NEVER_IN_EVALKIT = {"torch", "transformers", "vllm", "openai", "google"}
 

@@ -143,7 +143,7 @@ def test_score_asks_no_model_and_keeps_replies(where, samples, tmp_path):
         row |= {"verdict": "unparsed", "answer": None, "reason": "no number"}
     write_jsonl(rows_file, rows)
     assert "2 verdicts changed" in cli("score", first["run"], *where).stderr
-    assert cli_json("score", "--all", *where) == [first]
+    assert cli_json("score", "--all", *where) == [first | {"flipped": []}]
     assert rows_file.read_bytes() == before
 
 

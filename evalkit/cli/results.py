@@ -25,10 +25,20 @@ def results_group() -> None:
     type=click.Choice(["archive", "every-eval-ever", "hub", "model-index", "inspect"]),
     help="archive is what `results import` reads; the others are for other projects.",
 )  # fmt: skip
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="TASK=OWNER/NAME",
+    help="The data set of a task on the Hub, for hub, model-index and every-eval-ever.",
+)  # fmt: skip
 @results_option
 @json_option
 def export_command(
-    runs: tuple[Path, ...], every: bool, out: Path, kind: str, results_dir: Path, as_json: bool
+    runs: tuple[Path, ...],
+    every: bool,
+    out: Path,
+    kind: str,
+    datasets: tuple[str, ...],
+    results_dir: Path,
+    as_json: bool,
 ) -> None:
     """Write runs to one archive, or in a form that others read.
 
@@ -46,7 +56,7 @@ def export_command(
     if kind != "archive":
         from evalkit.sharing.formats import write_format
 
-        paths = write_format(kind, folders, out)
+        paths = write_format(kind, folders, out, _pairs(datasets))
         if as_json:
             print_json({"format": kind, "files": [str(path) for path in paths]})
         else:
@@ -63,6 +73,14 @@ def export_command(
     else:
         n = len(manifest.runs)
         click.echo(f"{out}: {n} run{'s' * (n != 1)}, {rows:,} rows, {out.stat().st_size:,} bytes")
+
+
+def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+    for one in given:
+        task, equals, name = one.partition("=")
+        if not (task and equals and name.count("/") == 1):
+            raise click.BadParameter(f"{one!r}: expected TASK=OWNER/NAME.", param_hint="--dataset")
+    return dict(one.split("=", 1) for one in given)
 
 
 @results_group.command("import")
