@@ -55,8 +55,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 tables: setup
-	$(BIN)/evalkit tables
 	$(BIN)/evalkit leaderboard
+	$(BIN)/evalkit tables
 
 bench: setup
 	$(BIN)/python -m benchmarks.data_build
@@ -68,6 +68,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.api_rate
 	$(BIN)/python -m benchmarks.api_kill
 	$(BIN)/python -m benchmarks.pixmo_prepare
+	$(BIN)/python -m benchmarks.report_scale
+	$(BIN)/python -m benchmarks.coverage
 	$(if $(EVALKIT_REAL_DATA),$(BIN)/python -m benchmarks.parser_agreement)
 
 clean:

@@ -11,7 +11,7 @@ from evalkit.costs import cost_usd
 from evalkit.errors import StoreError
 from evalkit.leaderboard import best_run, load_runs
 from evalkit.records import VERDICTS
-from evalkit.stats import accuracy_interval, holm, mcnemar_exact, paired_bootstrap
+from evalkit.stats import accuracy_interval, holm, mcnemar_by_image, mcnemar_exact, paired_bootstrap
 from evalkit.store import read_meta, read_rows
 
 if TYPE_CHECKING:
@@ -194,6 +194,9 @@ def _pair(
     only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
     answers = [(runs[a].rows[s].get("answer"), runs[b].rows[s].get("answer")) for s in common]
     interval = paired_bootstrap(right_a, right_b, clusters, seed=seed)
+    by_image: Counter[str] = Counter()
+    for cluster, (first, second) in zip(clusters, pairs, strict=True):
+        by_image[cluster] += int(first) - int(second)
     return {
         "first": a,
         "second": b,
@@ -205,5 +208,6 @@ def _pair(
         "difference": (only_a - only_b) / len(pairs),
         "difference_ci95": [interval.low, interval.high],
         "mcnemar_p": mcnemar_exact(only_a, only_b),
+        "p_by_image": mcnemar_by_image(list(by_image.values())),
         "clustered": interval.n_clusters < interval.n,
     }

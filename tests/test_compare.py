@@ -64,7 +64,11 @@ def test_clusters(tmp_path):
     write_run(tmp_path, mixed(20, 30), model="b", clusters=clusters)
     document = compare(tmp_path, "a", "b")
     assert document["n_images"] == 10
-    assert document["pairs"][0]["clustered"]
+    pair = document["pairs"][0]
+    assert pair["clustered"]
+    # the ten that only a has right lie on two images: heads or tails twice
+    assert (pair["only_first"], pair["p_by_image"]) == (10, 0.5)
+    assert pair["mcnemar_p"] < 0.01
 
 
 def test_fine_tuned_models_stand_for_the_task_itself(tmp_path):

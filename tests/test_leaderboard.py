@@ -170,3 +170,69 @@ def test_the_document_is_json(tmp_path):
     document = board(tmp_path)
     assert json.loads(json.dumps(document, allow_nan=False))["runs"][0]["cost_usd"] == 0.25
     assert [run["model"] for run in document["runs"]] == ["a"]
+
+
+def test_ranks_say_what_cannot_be_told_apart(tmp_path):
+    """Two that are alike share their places, one that is better and one that is worse have their own."""
+    write_run(tmp_path, mixed(190, 10), model="best")
+    write_run(tmp_path, mixed(120, 80), model="one")
+    write_run(tmp_path, ["wrong"] * 2 + mixed(119, 79), model="other")
+    write_run(tmp_path, mixed(10, 190), model="worst")
+    write_run(tmp_path, mixed(9, 1), model="sample", n_split=200)
+    rows = {row["model"]: row["cells"][0]["rank"] for row in board(tmp_path)["sections"][0]["rows"]}
+    assert rows == {"best": [1, 1], "one": [2, 3], "other": [2, 3], "worst": [4, 4], "sample": None}
+
+
+def test_ranks_of_averages_need_all_tasks(tmp_path):
+    for i, task in enumerate(("line_intersection", "grid_patch")):
+        for model, right in (("a", 180), ("b", 178), ("c", 40)):
+            write_run(tmp_path, mixed(right - 5 * i, 200 - right + 5 * i), model=model, task=task)
+    write_run(tmp_path, mixed(200, 0), model="d")
+    rows = {row["model"]: row["rank"] for row in board(tmp_path)["sections"][0]["rows"]}
+    assert rows["c"] == [3, 3]
+    assert rows["d"] is None
+    assert rows["a"][0] == 1
+
+
+def test_an_odd_run_does_not_name_a_column(tmp_path):
+    for model in ("a", "b"):
+        write_run(tmp_path, mixed(5, 5), model=model)
+    write_run(
+        tmp_path,
+        mixed(5, 5),
+        model="A",
+        task_block={"name": "line_intersection", "title": "Win a prize", "chance": 0.1},
+    )
+    assert board(tmp_path)["sections"][0]["columns"][0]["title"] == "Line Intersection"
+
+
+def test_pages_are_the_same_from_many_processes(tmp_path, monkeypatch):
+    from support import cli
+
+    from evalkit.report import boardfiles
+
+    for i in range(4):
+        write_run(tmp_path, mixed(6, 4), model=f"m{i}", date="2026-11-20")
+    found = []
+    for least in (10**9, 0):
+        monkeypatch.setattr(boardfiles, "_WORTH_WORKERS", least)
+        cli("leaderboard", "--results", tmp_path, "--out", tmp_path / "board")
+        found.append({p.name + p.parent.name: p.read_bytes() for p in (tmp_path / "board/runs").glob("*/*")})
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
+def test_pages_of_runs_that_are_gone_go(tmp_path):
+    import shutil
+
+    from support import cli
+
+    write_run(tmp_path, mixed(6, 4), model="a")
+    gone = write_run(tmp_path, mixed(6, 4), model="b")
+    cli("leaderboard", "--results", tmp_path)
+    pages = tmp_path / "leaderboard/runs"
+    assert len(list(pages.glob("*/*.html"))) == 2
+    shutil.rmtree(gone)
+    cli("leaderboard", "--results", tmp_path)
+    assert [p.parent.name for p in pages.glob("*/*.html")] == ["a"]
+    cli("leaderboard", "--results", tmp_path, "--no-pages")

@@ -49,8 +49,11 @@ def replicate_command(
     everything = tuple(command.key for command in work)
     work += [  # in turn: the tables show the figures
         Command("figures", ("figures", "--scale", scale_name, *folders), everything, always=True),
-        Command("tables", ("tables", "--scale", scale_name, *folders), ("figures",), always=True),
         Command("leaderboard", ("leaderboard", *folders), everything, always=True),
+        # its cells link to the pages of the runs
+        Command(
+            "tables", ("tables", "--scale", scale_name, *folders), ("figures", "leaderboard"), always=True
+        ),
     ]
     for task in left_out(scale, at_hand):
         note(f"Left out: {task}, its data are not in {data}.")

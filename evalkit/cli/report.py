@@ -135,7 +135,11 @@ def _said(answer: Any, verdict: str) -> str:
 def _show_pair(first: str, second: str, pair: dict[str, Any], n_pairs: int) -> None:
     low, high = pair["difference_ci95"]
     holm = f" (Holm, {n_pairs} pairs: {pair['mcnemar_p_holm']:.3g})" if n_pairs > 1 else ""
-    note = "; it takes questions on one image as independent" if pair["clustered"] else ""
+    note = (
+        f"; it takes questions on one image as independent. By image: p = {pair['p_by_image']:.3g}"
+        if pair["clustered"]
+        else ""
+    )
     click.echo(
         f"\n{first} against {second}\n"
         f"  both correct {pair['both_correct']} · only {first} {pair['only_first']} · "

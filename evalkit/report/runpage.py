@@ -11,6 +11,7 @@ from evalkit.report.breakdown import by_class, by_difficulty, confusion, histogr
 from evalkit.report.mapshots import sample_maps
 from evalkit.report.samples import Prompts, sample_table
 from evalkit.report.shelf import Shelf
+from evalkit.sharing.scrub import scrub_meta
 from evalkit.store import read_meta, read_rows
 
 
@@ -43,7 +44,7 @@ def build_run_page(
         "confusion": confusion(rows),
         "histogram": histogram(rows),
         "prompt": template,
-        "provenance": list(_flat(meta)),
+        "provenance": list(_flat(scrub_meta(meta))),  # pages are made to be shown
         "command": command(meta),
         "n_rows": len(rows),
         "with_pictures": bool(pictures),

@@ -7,6 +7,7 @@ from evalkit.errors import EvalkitError
 from evalkit.prompts import render_text
 from evalkit.records import VERDICTS, Sample
 from evalkit.report.pages import visible
+from evalkit.sharing.scrub import scrub_hosts, scrub_text
 
 LONGEST = 4_000  # characters of a reply or a prompt; the whole stands in rows.jsonl
 _LONGEST_NAME = 200
@@ -84,7 +85,7 @@ def _shown(row: Mapping[str, Any], sample: Sample | None, picture: str | None, p
         _number(get("latency_s")),
         [_number(usage.get("input_tokens")), _number(usage.get("output_tokens"))] if isinstance(usage, dict) else None,
         _said(get("finish_reason")),
-        _said(get("reason")),
+        _said(scrub_hosts(scrub_text(str(get("reason"))))) if get("reason") else None,
         _number(get("distance")),
         _number(get("iou")),
         picture,

@@ -194,7 +194,10 @@
     const parts = [];
     if (spot(row.gold)) parts.push("gold: solid line");
     if (row.px) parts.push("answer: dashed line");
-    if (row.marks) parts.push("from the data: crossings as rings, nodes asked for as rings, the path as a line");
+    const marks = row.marks || {};
+    if (marks.crossings_xy) parts.push("rings: the crossings");
+    if (marks.queried_xy) parts.push("rings: the nodes asked for");
+    if (marks.path_xy) parts.push("dotted: the path between them");
     return parts.join(" · ");
   }
 
