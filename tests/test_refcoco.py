@@ -95,6 +95,16 @@ def test_googles_rows_in_val_of_lmms_lab(tmp_path):
     assert "val: 3 refs found, 3,811 published" in message  # four, less Google's
 
 
+def test_a_ref_of_both_googles_and_uncs_val_of_lmms_lab_is_one(tmp_path):
+    pytest.importorskip("pyarrow", reason="the `data` extra is not installed")
+    source = fixture.write_lmms(tmp_path / "lmms", more_val=[fixture.REFS[0]])
+    assert len(read_annotations(str(source), ("val",)).refs) == 3
+    split, number, size, _, ref, sentences = fixture.REFS[0]
+    other = fixture.write_lmms(tmp_path / "o", more_val=[(split, number, size, [1.0] * 4, ref, sentences)])
+    with pytest.raises(DataError, match="val/COCO_train2014_000000580957_4 stands there twice"):
+        read_annotations(str(other), ("val",))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_pictures_from_a_folder_or_a_zip(tmp_path, packed):
     """An orientation tag is not applied: boxes are on the pixels as they are stored."""

@@ -182,7 +182,11 @@ def _jxu124(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
 
 
 def _lmms(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
-    """Its `test` is Google's and left alone. Its `val` has Google's rows among UNC's: see refcoco.py."""
+    """Its `test` is Google's and left alone. Its `val` has Google's rows among UNC's: see refcoco.py.
+
+    Both are splits of the same 50,000 refs, so that a ref which both took stands there twice: it is one.
+    """
+    known: dict[str, Ref] = {}
     for file in files:
         split = _split_of(file) or ""
         if split not in splits:
@@ -191,7 +195,11 @@ def _lmms(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
             with _saying(file, number):
                 size_wh = size_of(row["image"]["bytes"])
                 name = row["file_name"].removesuffix(".jpg")
-                yield make_ref(split, name, from_xywh(row["bbox"]), size_wh, row["answer"])
+                ref = make_ref(split, name, from_xywh(row["bbox"]), size_wh, row["answer"])
+                if split == "val" and known.get(ref.img_id) == ref:
+                    continue
+                known[ref.img_id] = ref
+                yield ref
 
 
 _READERS: dict[str, Callable[[tuple[Path, ...], tuple[str, ...]], Iterator[Ref]]] = {
