@@ -12,6 +12,7 @@ import refcoco_fixture as fixture
 from PIL import Image
 from support import cli, cli_json
 
+from evalkit.datasets import refcoco
 from evalkit.datasets.disk import pixels_sha256, read_rows, read_split
 from evalkit.datasets.refcoco_pickle import load_plain
 from evalkit.datasets.refcoco_sources import read_annotations
@@ -130,6 +131,21 @@ def test_pictures_from_a_folder_or_a_zip(tmp_path, packed):
     assert not any(e["fresh"] for e in again)
     other = prepare(tmp_path / "data", source, "--no-images", exit_code=1)
     assert "holds another set; --force replaces it" in other
+
+
+def test_a_split_is_known_again_beside_others(tmp_path, form):
+    source = fixture.FORMS[form](tmp_path / form)
+    (first,) = prepare(tmp_path / "data", source, "--no-images", "--splits", "val")
+    val, _ = prepare(tmp_path / "data", source, "--no-images", "--splits", "val,testA")
+    assert [val["fingerprint"], val["made_by"]] == [first["fingerprint"], first["made_by"]]
+    assert not any(e["fresh"] for e in prepare(tmp_path / "data", source, "--no-images", "--splits", "testA"))
+
+
+def test_another_unc_val_is_another_set(tmp_path):
+    pytest.importorskip("pyarrow", reason="the `data` extra is not installed")
+    refs = read_annotations(str(fixture.write_lmms(tmp_path / "lmms")), ("val",)).refs
+    assert refcoco._digest(refs) == refcoco._digest(refs[::-1])
+    assert refcoco._digest(refs) != refcoco._digest(refs[1:])
 
 
 def test_pictures_that_do_not_fit_are_named_and_nothing_is_put_in_place(tmp_path):

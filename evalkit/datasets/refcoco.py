@@ -1,10 +1,9 @@
 """evalkit data prepare refcoco: annotations -> checked refs -> one sample a sentence, with or without pictures."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from evalkit import __version__
 from evalkit.datasets.coco_images import CocoImages, rgb_sha256
-from evalkit.datasets.disk import DATASET_FILE, read_info, splits_of, write_json
+from evalkit.datasets.disk import DATASET_FILE, fingerprint, read_info, splits_of, write_json
 from evalkit.datasets.place import put_in_place, split_entry, sweep, write_metadata
 from evalkit.datasets.refcoco_refs import PUBLISHED, Ref, count, size_faults
 from evalkit.datasets.refcoco_sources import Annotations, read_annotations
@@ -54,16 +53,19 @@ def prepare(data_dir: Path, wish: Wish, *, force: bool = False, jobs: int = 2) -
             f"--annotations {wish.annotations}: {'; '.join(faults)}. --partial takes a part of the set on purpose."
         )
     made_by = {
-        "annotations": _digest(annotations.files),
-        "form": annotations.form,
-        "images": wish.images is not None,
-        "sample": wish.sample,
-        "seed": wish.seed if wish.sample else None,
-        "partial": wish.partial,
+        split: {
+            "annotations": _digest(_own(annotations.refs, split)),
+            "form": annotations.form,
+            "images": wish.images is not None,
+            "sample": wish.sample,
+            "seed": wish.seed if wish.sample else None,
+            "partial": wish.partial,
+        }
+        for split in wish.splits
     }
     info = read_info(data_dir, TASK)
     present = [split for split in wish.splits if split in splits_of(data_dir, TASK)]
-    same = [split for split in present if info["splits"].get(split, {}).get("made_by") == made_by]
+    same = [split for split in present if info["splits"].get(split, {}).get("made_by") == made_by[split]]
     if present and not force:
         if other := [split for split in present if split not in same]:
             raise DataError(f"{data_dir / TASK / other[0]} holds another set; --force replaces it.")
@@ -88,16 +90,12 @@ def _annotations(wish: Wish) -> Annotations:
         )
     kept = {ref.img_id for ref in read_annotations(wish.unc_val, ("val",)).refs}
     refs = tuple(ref for ref in found.refs if ref.split != "val" or ref.img_id in kept)
-    return Annotations(found.form, found.name, found.revision, found.files, refs)
+    return replace(found, refs=refs)
 
 
-def _digest(files: Iterable[Path]) -> str:
-    """sha256 over what the files hold, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _digest(refs: Iterable[Ref]) -> str:
+    """sha256 over the refs of a split, whatever their order and whichever other splits were read with them."""
+    return fingerprint(map(asdict, sorted(refs, key=lambda ref: _place(ref.img_id))))
 
 
 def _own(refs: Sequence[Ref], split: str) -> list[Ref]:
@@ -166,7 +164,7 @@ def _put(
     rows: Mapping[str, list[dict[str, Any]]],
     wish: Wish,
     annotations: Annotations,
-    made_by: Mapping[str, Any],
+    made_by: Mapping[str, Mapping[str, Any]],
     info: Mapping[str, Any],
     jobs: int,
 ) -> dict[str, dict[str, Any]]:
@@ -183,7 +181,7 @@ def _put(
                 write_metadata(Path(temporary) / split, own)
                 images, refs, sentences = count(_own(annotations.refs, split))
                 entries[split] = split_entry(own, _source(annotations, wish), LICENCE) | {
-                    "made_by": dict(made_by),
+                    "made_by": dict(made_by[split]),
                     "annotated": {"images": images, "refs": refs, "sentences": sentences},
                     "published": dict(zip(("images", "refs", "sentences"), PUBLISHED[split], strict=True)),
                 }

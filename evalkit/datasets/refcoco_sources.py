@@ -33,12 +33,11 @@ _MAX_BYTES = 1 << 30  # unpacked; instances.json has about 130 MB
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """form: a key of the table above; files: what was read; by_box: the source has no img_id."""
+    """form: a key of the table above; by_box: the source has no img_id."""
 
     form: str
     name: str
     revision: str | None
-    files: tuple[Path, ...]
     refs: tuple[Ref, ...]
 
     @property
@@ -55,7 +54,7 @@ def read_annotations(source: str, splits: tuple[str, ...]) -> Annotations:
     refs = [ref for ref in _READERS[form](files, splits) if ref.split in splits]
     check_refs(refs, source)
     name = source if revision else f"{form} ({', '.join(file.name for file in files)})"
-    return Annotations(form, name, revision, files, tuple(refs))
+    return Annotations(form, name, revision, tuple(refs))
 
 
 def _recognised(place: Path, splits: tuple[str, ...]) -> tuple[str, tuple[Path, ...]]:
