@@ -161,6 +161,52 @@ def test_pictures_that_do_not_fit_are_named_and_nothing_is_put_in_place(tmp_path
     assert not (tmp_path / "data/refcoco/val").exists()
 
 
+def test_refs_that_give_one_picture_two_sizes(tmp_path):
+    row = {
+        "img_id": f"{fixture.stem(580957)}_4",
+        "sents": "dish",
+        "bbox": [1, 2, 3, 4],
+        "height": 428,
+        "width": 640,
+    }
+    other = {"img_id": f"{fixture.stem(580957)}_5", "bbox": [900, 2, 30, 4], "width": 1000}
+    (tmp_path / "refcoco_val.json").write_text(json.dumps([row, row | other]))
+    words = ("--images", fixture.write_images(tmp_path / "coco"), "--splits", "val")
+    message = prepare(tmp_path / "data", tmp_path / "refcoco_val.json", *words, exit_code=1)
+    assert "COCO_train2014_000000580957.jpg is annotated with two sizes, 640 x 428 and 1000 x 428" in message
+    assert not (tmp_path / "data/refcoco/val").exists()
+
+
+def encrypted(content):
+    """As if the first member had a password."""
+    content[content.find(b"PK\x03\x04") + 6] |= 1
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+
+
+def of_unknown_method(content):
+    content[content.find(b"PK\x03\x04") + 8] = content[content.find(b"PK\x01\x02") + 10] = 77
+
+
+def torn(content):
+    content[100:110] = bytes(10)
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+@pytest.mark.parametrize("damage", [encrypted, of_unknown_method, torn])
+def test_a_damaged_zip_is_one_line(tmp_path, method, damage):
+    place, name = tmp_path / "train2014.zip", f"{fixture.stem(7)}.jpg"
+    with zipfile.ZipFile(place, "w", method) as archive:
+        archive.writestr(f"train2014/{name}", fixture.jpeg((120, 80)))
+    content = bytearray(place.read_bytes())
+    damage(content)
+    place.write_bytes(content)
+    source = fixture.write_unc(tmp_path / "unc")
+    message = prepare(tmp_path / "data", source, "--images", place, "--splits", "testA", exit_code=1)
+    assert f"--images {place}: {name} cannot be read (" in message
+
+
 def test_without_pictures_nothing_can_be_asked_but_replies_score(tmp_path):
     prepare(tmp_path, fixture.write_unc(tmp_path / "unc"), "--no-images")
     result = cli("run", "--model", "fake", "--task", "refcoco", "--data", tmp_path, "--results", tmp_path)

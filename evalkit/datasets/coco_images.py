@@ -1,7 +1,9 @@
 """COCO's train2014 pictures, from a folder or from the zip as it is published."""
 
 import io
+import lzma
 import zipfile
+import zlib
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +13,8 @@ from evalkit.datasets.verify import BAD_IMAGE
 from evalkit.errors import DataError
 
 _MAX_BYTES = 64 << 20  # the largest of train2014 has less than 1 MB
+# What zipfile raises on members that are torn, encrypted (RuntimeError) or packed in a way it does not know.
+_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class CocoImages:
@@ -24,7 +28,7 @@ class CocoImages:
             return
         try:
             self._zip = zipfile.ZipFile(place)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (*_UNREADABLE, ValueError) as error:
             raise DataError(f"--images {place}: neither a folder nor a zip ({error}).") from None
         self._members = {name.rpartition("/")[2]: name for name in self._zip.namelist()}
 
@@ -33,7 +37,16 @@ class CocoImages:
             self._zip.close()
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a picture, or None where there is none of the name. Nothing is extracted by path."""
+        """The bytes of a picture, or None where there is none of the name. Nothing is extracted by path.
+
+        Raises ValueError, which says what is wrong with it: damaged, encrypted, too large.
+        """
+        try:
+            return self._read(name)
+        except _UNREADABLE as error:
+            raise ValueError(f"cannot be read ({' '.join(str(error).split())[:120]})") from None
+
+    def _read(self, name: str) -> bytes | None:
         if self._zip is None:
             found = (self._place / name, self._place / "train2014" / name)
             path = next((path for path in found if path.is_file()), None)
@@ -42,7 +55,7 @@ class CocoImages:
         if member is None:
             return None
         if self._zip.getinfo(member).file_size > _MAX_BYTES:
-            raise DataError(f"{self._place}: {member} has more than {_MAX_BYTES:,} bytes.")
+            raise OSError(f"more than {_MAX_BYTES:,} bytes")
         return self._zip.read(member)
 
 

@@ -217,11 +217,16 @@ def _copy_images(place: Path, rows: Mapping[str, list[dict[str, Any]]], folder: 
     def copy(item: tuple[tuple[str, str], list[dict[str, Any]]]) -> str | None:
         (split, file_name), own = item
         name = file_name.rpartition("/")[2]
-        content = images.read(name)
-        if content is None:
-            return f"{name} is missing"
+        sizes_wh = list(dict.fromkeys((row["width"], row["height"]) for row in own))
+        if len(sizes_wh) > 1:
+            return (
+                f"{name} is annotated with two sizes, {' and '.join(f'{w} x {h}' for w, h in sizes_wh[:2])}"
+            )
         try:
-            sha256 = rgb_sha256(content, (own[0]["width"], own[0]["height"]))
+            content = images.read(name)
+            if content is None:
+                return f"{name} is missing"
+            sha256 = rgb_sha256(content, sizes_wh[0])
         except ValueError as error:
             return f"{name} {error}"
         (folder / split / file_name).write_bytes(content)
