@@ -1,6 +1,7 @@
 """Replies made elsewhere -> a run like any other: {"sample_id", "reply"} a line, checked and scored."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -105,7 +106,7 @@ def _read(file: Path) -> dict[str, Reply]:
 def _reply(line: str, where: str) -> Reply:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{where}: not a JSON object.") from None
     if not isinstance(row, dict) or not isinstance(row.get("sample_id"), str) or "reply" not in row:
         raise DataError(f'{where}: expected {{"sample_id": "...", "reply": "..."}}.')
@@ -132,8 +133,8 @@ def _usage(value: Any, where: str) -> dict[str, int]:
 
 
 def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise DataError(f"{where}: expected a number of at least 0, found {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise DataError(f"{where}: expected a number of at least 0, found {str(value)[:60]}.")
     return float(value)
 
 

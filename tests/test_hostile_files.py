@@ -36,6 +36,8 @@ def change_line(path: Path, **changes) -> None:
         ({"gold": float("nan")}, "gold must be a whole number"),
         ({"geometry": []}, "geometry must be a mapping, found list"),
         ({"stratum": None}, "key 'stratum' is missing"),
+        ({"geometry": {"a": [float("nan")]}}, "a number in it is not finite"),
+        ({"variable": float("inf")}, "a number in it is not finite"),
     ],
 )
 def test_metadata(where, tmp_path, changes, message):
@@ -45,6 +47,16 @@ def test_metadata(where, tmp_path, changes, message):
     assert "metadata.jsonl:1: " in result.stderr
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["list"], ["verify"], ["export", "line_intersection", "--format", "hf"]])
+@pytest.mark.parametrize("name", ["dataset.json", "test/metadata.jsonl"])
+def test_deeply_nested_json(where, tmp_path, name, command):
+    (tmp_path / "data/line_intersection" / name).write_text("[" * 100_000)
+    result = cli("data", *command, *where)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert f"{name}" in result.output
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,7 @@ LINE = {
         ({"outcome": "timeout"}, "outcome of a picture in the set 'timeout'"),
         ({"point_xy_percent": [1, 101]}, "point_xy_percent '[1, 101]'"),
         ({"point_xy_percent": [1, float("nan")]}, "point_xy_percent '[1, nan]'"),
+        ({"point_xy_percent": [10**400, 1]}, "point_xy_percent '[1000"),
         ({"label": "Kite"}, "label 'Kite'"),
         ({"label": "kite \x1b[31m"}, "label 'kite \\x1b[31m'"),
         ({"label": "k" * 201}, "label 'kkk"),

@@ -240,6 +240,7 @@ def test_sampling_takes_what_limit_takes(tmp_path):
         ({"bbox": [1, 2, 0, 4]}, "row 0: bbox_xyxy [1.0, 2.0, 1.0, 6.0] has no area or leaves the picture"),
         ({"bbox": [1, 2, 700, 4]}, "has no area or leaves the picture of 640 x 428"),
         ({"bbox": [1, 2, float("nan"), 4]}, "expected four finite numbers"),
+        ({"bbox": [10**400, 2, 3, 4]}, "expected four finite numbers"),
         ({"bbox": ["1", 2, 3, 4]}, "expected four finite numbers"),
         ({"bbox": "1234"}, "expected four numbers"),
         ({"bbox": None}, "expected four numbers"),

@@ -72,6 +72,15 @@ def test_missing_reply_is_failed_not_wrong(where, samples, tmp_path):
         (['{"sample_id": "ID", "reply": 3}'], "reply must be a string or null, found int"),
         (['{"sample_id": "ID", "reply": "", "finish_reason": "eos"}'], "finish_reason 'eos'; allowed: stop"),
         (['{"sample_id": "ID", "reply": "", "latency_s": -1}'], "expected a number of at least 0, found -1"),
+        (
+            ['{"sample_id": "ID", "reply": "", "latency_s": 1%s}' % ("0" * 400)],
+            "latency_s: expected a number",
+        ),
+        (
+            ['{"sample_id": "ID", "reply": "", "usage": {"in": 1%s}}' % ("0" * 400)],
+            "usage.in: expected a number",
+        ),
+        (["[" * 100_000], ":1: not a JSON object"),
         (['{"sample_id": "ID", "reply": "", "usage": [1]}'], "usage"),
         ([], "no replies in it"),
     ],

@@ -8,6 +8,7 @@ split came about and carries its fingerprint, which is over rows and pixels, not
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -70,7 +71,7 @@ def read_rows(data_dir: Path, dataset: str, split: str) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object.")
@@ -98,6 +99,10 @@ def row_fault(row: Mapping[str, Any], gold: GoldKind) -> str | None:
         return f"geometry must be a mapping, found {type(row['geometry']).__name__}"
     if not _is_gold(row["gold"], gold):
         return f"gold must be {_GOLD_WORDS[gold]}, found {row['gold']!r}"
+    try:
+        json.dumps(row, allow_nan=False)
+    except ValueError:
+        return "a number in it is not finite (NaN or Infinity)"
     return None
 
 
@@ -118,7 +123,7 @@ def _is_gold(value: Any, kind: GoldKind) -> bool:
     return (
         isinstance(value, list)
         and len(value) == length
-        and all(type(v) in (int, float) and abs(v) < float("inf") for v in value)
+        and all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in value)
     )
 
 
@@ -164,7 +169,7 @@ def read_info(data_dir: Path, dataset: str) -> dict[str, Any]:
         return {"splits": {}}
     try:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: cannot be read ({error}). Delete it, and build or import with --force."
         ) from None

@@ -5,7 +5,6 @@ schema: annotation), collection_method. https://huggingface.co/datasets/allenai/
 """
 
 import json
-import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -120,7 +119,7 @@ def _beside(folder: Path) -> str:
 def _json_rows(path: Path) -> list[dict[str, Any]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"--holdout {path}: cannot be read ({_line(error)}).") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"--holdout {path}: expected a list of rows with image_url and image_sha256.")
@@ -197,7 +196,7 @@ def is_sha256(value: Any) -> bool:
 
 def in_percent(value: Any) -> TypeGuard[float]:
     """A number of 0 to 100, both included."""
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 100
+    return type(value) in (int, float) and 0 <= value <= 100
 
 
 def _label_column(source: Source) -> str:

@@ -3,8 +3,8 @@
 Annotations: Yu et al., Modeling Context in Referring Expressions, https://github.com/lichengunc/refer
 """
 
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +89,7 @@ def numbers(value: Any) -> tuple[float, float, float, float]:
     """Four finite numbers. Raises ValueError."""
     if value is None or isinstance(value, str | bytes) or len(value) != 4:
         raise ValueError(f"bbox {str(value)[:60]!r}; expected four numbers")
-    if not all(type(v) in (int, float) and math.isfinite(v) for v in value):
+    if not all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in value):
         raise ValueError(f"bbox {str(list(value))[:60]}; expected four finite numbers")
     a, b, c, d = (float(v) for v in value)
     return a, b, c, d

@@ -72,7 +72,7 @@ def _marker(out: Path) -> list[str] | None:
     """The files that an export wrote, or None where there is no marker, or none of evalkit's."""
     try:
         content = json.loads((out / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     files = content.get("files") if isinstance(content, dict) else None
     return files if isinstance(files, list) and all(isinstance(name, str) for name in files) else None
