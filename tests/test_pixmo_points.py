@@ -25,7 +25,14 @@ from evalkit.datasets.fetching import Fate, Wanted
 from evalkit.datasets.pixmo_choice import choose, rank, split_names
 from evalkit.datasets.pixmo_gathering import Gathering, Need, Ranked
 from evalkit.datasets.pixmo_manifest import Log, read_manifest
-from evalkit.datasets.pixmo_source import PointRow, eligible_rows, open_source, read_held_out
+from evalkit.datasets.pixmo_source import (
+    NOTHING_HELD_OUT,
+    PointRow,
+    eligible_rows,
+    normalised,
+    open_source,
+    read_held_out,
+)
 from evalkit.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +126,49 @@ def test_the_split_is_one_in_five():
         assert [len(group) for group in names] == sizes
         n_test = sum(group.count("test") for group in names)
         assert abs(n_test - sum(sizes) / 5) <= 0.5
+
+
+def _torn_text():
+    offsets = pa.py_buffer((0).to_bytes(4, "little") + (2).to_bytes(4, "little"))
+    return pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff\xfe"))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("image_url", _torn_text(), "cannot be read ('utf-8' codec can't decode"),
+        ("label", _torn_text(), "cannot be read ('utf-8' codec can't decode"),
+        ("label", pa.array([2**62], pa.timestamp("us")), "cannot be read (date value out of range)"),
+        ("collection_method", pa.array([["pointing"]]), "column 'collection_method' is of type list"),
+        (None, pa.array(["kite"]), "column 'label' stands there twice"),
+    ],
+)
+def test_hostile_columns_are_one_line(tmp_path, column, values, message):
+    table = pa.Table.from_pylist([fixture.row(URL, A, "kite")], schema=fixture.schema())
+    if column is None:
+        table = pa.Table.from_arrays([*table.columns, values], names=[*table.column_names, "label"])
+    else:
+        table = table.set_column(table.column_names.index(column), column, values)
+    pq.write_table(table, tmp_path / "x.parquet")
+    words = ("--source", tmp_path, "--holdout", "none", "--n", "1", "--categories", "1")
+    result = said("data", "prepare", "pixmo_points", "--data", tmp_path / "data", *words, exit_code=1)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_whole_numbers_beyond_int64_are_no_count_of_one(tmp_path):
+    table = pa.Table.from_pylist([fixture.row(URL, A, "kite")], schema=fixture.schema())
+    counts = pa.array([2**64 - 1], pa.uint64())
+    pq.write_table(table.set_column(3, "count", counts), tmp_path / "x.parquet")
+    rejected = Counter()
+    assert list(eligible_rows(open_source(str(tmp_path)), NOTHING_HELD_OUT, rejected)) == []
+    assert rejected["not one point"] == 1
+
+
+@pytest.mark.parametrize("label", ["\u0386\u0345", "\u03aa\u0301", "\u1fbb\u0345", "  Red  KITE ", "\u0130"])
+def test_a_normalised_label_stays_as_it_is(label):
+    """Else the log of a preparation, which takes normalised labels alone, could not be read again."""
+    assert normalised(normalised(label)) == normalised(label)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -269,6 +319,38 @@ def test_a_hostile_manifest_is_one_line(tmp_path, change, message):
     result = said("data", "prepare", "pixmo_points", "--data", tmp_path, "--manifest", file, exit_code=1)
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("header", [{"source": float("nan")}, {"held_out": float("inf")}])
+def test_a_manifest_whose_header_is_no_json_is_one_line(tmp_path, header):
+    file = tmp_path / "m.jsonl"
+    file.write_text(f"{json.dumps(json.loads(HEADER) | header)}\n{json.dumps(LINE)}\n")
+    result = said("data", "prepare", "pixmo_points", "--data", tmp_path, "--manifest", file, exit_code=1)
+    assert "m.jsonl: cannot be read as a manifest" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_manifests_words_are_printable_in_the_list(tmp_path, web):
+    server, _ = web
+    header = json.loads(HEADER) | {"held_out": "all \x1b[2J\ud800\nof it"}
+    line = LINE | {"url": f"{server.url}/ok/1.jpg", "sha256": sha256("ok", 1)}
+    (tmp_path / "m.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n")
+    prepare(tmp_path, server, "--manifest", tmp_path / "m.jsonl")
+    (entry,) = cli_json("data", "list", "--data", tmp_path / "data")
+    assert entry["source"].endswith("; all ?[2J??of it")
+
+
+def test_another_folder_of_the_same_name_is_another_set(tmp_path, web):
+    server, _ = web
+    words = ("--holdout", "none", "--n", "2", "--categories", "2")
+    rows, _ = fixture.web_rows(server.url, 60, 2)
+    fixture.write(tmp_path / "a/source", rows[:40])
+    prepare(tmp_path, server, "--source", tmp_path / "a/source", *words)
+    assert not prepare(tmp_path, server, "--source", tmp_path / "a/source", *words)["fresh"]
+    fixture.write(tmp_path / "b/source", rows[20:50])
+    other = prepare(tmp_path, server, "--source", tmp_path / "b/source", *words, as_json=False, exit_code=1)
+    assert "holds a set of other files than those in" in other.stderr
+    prepare(tmp_path, server, "--source", tmp_path / "b/source", *words, "--force")
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,18 @@ def test_malformed_parquet_is_named(tmp_path, row, message):
     assert message in prepare(tmp_path / "data", tmp_path / "testA-00000.parquet", *words, exit_code=1)
 
 
+def test_parquet_text_that_is_no_utf8_is_one_line(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="the `data` extra is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the `data` extra is not installed")
+    file = next((fixture.write_jxu124(tmp_path / "j") / "data").glob("testB*"))
+    table = parquet.read_table(file)
+    offsets = pa.py_buffer((0).to_bytes(4, "little") + (2).to_bytes(4, "little"))
+    torn = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff\xfe"))
+    parquet.write_table(table.set_column(table.schema.names.index("file_name"), "file_name", torn), file)
+    message = prepare(tmp_path / "data", tmp_path / "j", "--no-images", "--splits", "testB", exit_code=1)
+    assert f"{file}: cannot be read ('utf-8' codec can't decode" in message
+
+
 class Payload:
     """What a hostile pickle would do: make a file."""
 

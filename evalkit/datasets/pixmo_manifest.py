@@ -97,6 +97,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], list[Entry]]:
         content = path.read_bytes()
         first, _, rest = content.partition(b"\n")
         header: Any = json.loads(first)
+        json.dumps(header, allow_nan=False)  # it goes into dataset.json
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as a manifest ({' '.join(str(error).split())}).") from None
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:

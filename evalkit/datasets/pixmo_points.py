@@ -68,10 +68,17 @@ def prepare(
         "source": _called(source),
         "holdout": _called(holdout),
     }
-    if there := _already(data_dir, made_by, web.retry, force):
+    there = _already(data_dir, made_by, web.retry, force)
+    if there and not Path(source).is_dir():  # what the Hub has now is not asked
         return there
     require("data prepare pixmo_points", "data", "pyarrow", "aiohttp", "tenacity")
     found = open_source(source)
+    if there and there.info.get("source") == found.describe():
+        return there
+    if there:
+        raise DataError(
+            f"{data_dir / TASK} holds a set of other files than those in {source}; --force replaces it."
+        )
     held_out, held_out_words = read_held_out(holdout, source)
     rejected: Counter[str] = Counter()
     titles = iter(("counting labels", "ranking pictures"))
@@ -130,7 +137,7 @@ def prepare_from(
         "evalkit": __version__,
         "made_by": made_by,
         "source": {"name": f"manifest {manifest.name}", "of": header.get("source")},
-        "held_out": str(header.get("held_out", "unknown what was held out"))[:200],
+        "held_out": _printable(header.get("held_out", "unknown what was held out")),
         "rejected": {},
     }
     labels = sorted({entry.row.label for entry in inside})
@@ -153,6 +160,11 @@ def prepare_from(
 def _called(place: str) -> str:
     """A folder by its own name: where it lies is nobody's business."""
     return place if place in ("hub", "auto", "none") else Path(place).resolve().name
+
+
+def _printable(text: Any) -> str:
+    """A line of somebody else's, as it can stand on a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:200])
 
 
 def _already(data_dir: Path, made_by: Mapping[str, Any], retry: bool, force: bool) -> Prepared | None:

@@ -99,7 +99,7 @@ def read_held_out(where: str, source: str) -> tuple[HeldOut, str]:
         rows = [
             {"image_url": url, "image_sha256": sha256}
             for batch in _batches(open_source(where, EVAL_REPO).files, ["image_url", "image_sha256"])
-            for url, sha256 in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True)
+            for url, sha256 in zip(*_cells(batch, ("image_url", "image_sha256"), EVAL_REPO), strict=True)
         ]
     urls = frozenset(str(row["image_url"]) for row in rows if row.get("image_url"))
     sha256s = frozenset(str(row["image_sha256"]).lower() for row in rows if row.get("image_sha256"))
@@ -131,6 +131,7 @@ def eligible_rows(source: Source, held_out: HeldOut, rejected: Counter[str]) -> 
 
     `rejected` counts the others by reason, each by the first that applies. Raises DataError on another schema.
     """
+    import pyarrow
     import pyarrow.compute as compute
 
     label = _label_column(source)
@@ -139,10 +140,12 @@ def eligible_rows(source: Source, held_out: HeldOut, rejected: Counter[str]) -> 
         pointed = compute.equal(batch.column("collection_method"), "pointing").fill_null(False)
         rejected["not by pointing"] += batch.num_rows - (pointed.true_count)
         batch = batch.filter(pointed)
-        one = compute.equal(batch.column("count"), 1).fill_null(False)
+        one = compute.equal(batch.column("count"), pyarrow.scalar(1, batch.column("count").type)).fill_null(
+            False
+        )
         rejected["not one point"] += batch.num_rows - one.true_count
         batch = batch.filter(one)
-        cells = (batch.column(name).to_pylist() for name in ("image_url", "image_sha256", label, "points"))
+        cells = _cells(batch, ("image_url", "image_sha256", label, "points"), source.name)
         for url, sha256, text, points in zip(*cells, strict=True):
             row = _row(url, sha256, text, points, held_out)
             if isinstance(row, PointRow):
@@ -171,8 +174,13 @@ def _row(url: Any, sha256: Any, text: Any, points: Any, held_out: HeldOut) -> Po
 
 
 def normalised(text: Any) -> str:
-    """A label in NFC and lower case, blank space trimmed and single."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().split()) if isinstance(text, str) else ""
+    """A label in NFC and lower case, blank space trimmed and single. Normalised again, it stays as it is."""
+    if not isinstance(text, str):
+        return ""
+    lower = unicodedata.normalize(
+        "NFC", text
+    ).lower()  # a capital and its accent may only be one letter in lower case
+    return " ".join(unicodedata.normalize("NFC", lower).split())
 
 
 def is_label(label: str) -> bool:
@@ -220,10 +228,16 @@ def _label_column(source: Source) -> str:
 
 
 def _check_types(file: Path, schema: Any) -> None:
-    """Raises DataError where the columns that rows are filtered by are not of their types."""
+    """Raises DataError where the columns that rows are filtered by are not of their types, or one stands twice."""
     from pyarrow import types
 
-    wanted = {"count": types.is_integer, "collection_method": lambda kind: "string" in str(kind)}
+    def is_text(kind: Any) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return bool(types.is_string(kind) or types.is_large_string(kind))
+
+    if repeated := [name for name, n in Counter(schema.names).items() if n > 1]:
+        raise DataError(f"{file}: column {repeated[0]!r} stands there twice.")
+    wanted = {"count": types.is_integer, "collection_method": is_text}
     for name, fits in wanted.items():
         if name in schema.names and not fits(schema.field(name).type):
             raise DataError(f"{file}: column {name!r} is of type {schema.field(name).type}.")
@@ -242,6 +256,14 @@ def _batches(files: tuple[Path, ...], columns: list[str]) -> Iterator[Any]:
                 yield from opened.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False)
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{file}: cannot be read ({_line(error)}).") from None
+
+
+def _cells(batch: Any, names: tuple[str, ...], source: str) -> list[list[Any]]:
+    """The values of some columns. Raises DataError for texts that are no UTF-8 and times that are none."""
+    try:
+        return [batch.column(name).to_pylist() for name in names]
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{source}: a value of {', '.join(names)} cannot be read ({_line(error)}).") from None
 
 
 def _line(error: BaseException) -> str:

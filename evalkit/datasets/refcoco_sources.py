@@ -247,7 +247,7 @@ def _parquet_rows(file: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         with parquet.ParquetFile(file) as opened:
             for batch in opened.iter_batches(64, columns=columns):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: cannot be read ({str(error)[:120]}).") from None
 
 
