@@ -144,6 +144,11 @@ def test_private_addresses_and_other_schemes_are_refused(tmp_path, server, url):
         ("::ffff:10.0.0.1", False),
         ("64:ff9b::7f00:1", False),
         ("2002:7f00:1::", False),
+        ("fec0::1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("4000::1", False),
     ],
 )
 def test_public_addresses(host, public):

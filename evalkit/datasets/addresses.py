@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Collection
 
+_UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out; is_global lets more through
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
@@ -31,6 +32,8 @@ def is_public(host: str) -> bool:
     if address.is_multicast or not address.is_global:
         return False
     if isinstance(address, ipaddress.IPv6Address):
+        if address not in _UNICAST and address not in _NAT64:
+            return False  # fec0::/10 of a site, ::/96 around an IPv4 address
         return all(embedded.is_global and not embedded.is_multicast for embedded in _embedded(address))
     return True
 
