@@ -389,6 +389,33 @@ def test_torn_and_swollen_pickles_are_one_line(tmp_path, stream):
     assert "\n" not in str(refused.value)
 
 
+# 60 tuples, each of the one before twice: their hash looks at 2**60
+LAUGHTER = b")" + b"2\x86" * 60
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "stream", [b"}" + LAUGHTER + b"K\x01s.", b"}(" + LAUGHTER + b"K\x01u.", b"(" + LAUGHTER + b"K\x01d."]
+)
+def test_tuples_that_take_for_ever_to_hash_are_no_keys(tmp_path, stream):
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(b"\x80\x02" + stream)
+    with pytest.raises(DataError, match="its pickle uses a tuple as a key"):
+        load_plain(path)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("key", ["ann_id", "image_id"])
+def test_tuples_that_take_for_ever_to_hash_are_no_ids(tmp_path, key):
+    folder = fixture.write_unc(tmp_path / "unc")
+    ref = {"split": "val", "file_name": "x.jpg", "ann_id": 100, "image_id": 580957, "sentences": []}
+    plain = pickle.dumps([ref], protocol=2).removesuffix(b"ua.")  # within the marks of the ref
+    name = b"X" + len(key).to_bytes(4, "little") + key.encode()
+    (folder / "refs(unc).p").write_bytes(plain + name + LAUGHTER + b"ua.")
+    message = prepare(tmp_path / "data", folder, "--no-images", "--splits", "val", exit_code=1)
+    assert "row 0: an id of type tuple; expected a whole number" in message
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_pickles_of_every_protocol(tmp_path, protocol):
     value = [{"a": [1, 2**70, -3, 1.5, True, None], "b": ("x", "é ü", ()), "c": {"d": []}}, "x" * 300]

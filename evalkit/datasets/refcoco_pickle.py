@@ -7,6 +7,7 @@ for a memo index of four billion.)
 
 import pickle
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,26 @@ class _PlainUnpickler(pickle._Unpickler):  # the same class, in Python
 
     def find_class(self, module: str, name: str) -> Any:
         raise _Refused(f"{module}.{name}")
+
+
+def _checked(load: Callable[[Any], None], keys: Callable[[list[Any]], list[Any]]) -> Callable[[Any], None]:
+    """Tuples are no keys: a few that hold each other twice take the time of the universe to hash."""
+
+    def loading(unpickler: Any) -> None:
+        if any(isinstance(key, tuple) for key in keys(unpickler.stack)):
+            raise _Refused("a tuple as a key")
+        load(unpickler)
+
+    return loading
+
+
+for _name, _keys in {
+    "SETITEM": lambda stack: stack[-2:-1],
+    "SETITEMS": lambda stack: stack[::2],  # above the mark
+    "DICT": lambda stack: stack[::2],
+}.items():
+    _code = ord(getattr(pickle, _name))
+    _PlainUnpickler.dispatch[_code] = _checked(_PlainUnpickler.dispatch[_code], _keys)
 
 
 def load_plain(path: Path) -> Any:

@@ -126,10 +126,17 @@ def _unc(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
                 yield make_ref(
                     ref["split"],
                     ref["file_name"].removesuffix(".jpg"),
-                    from_xywh(boxes[ref["ann_id"]]),
-                    images[ref["image_id"]],
+                    from_xywh(boxes[_key(ref["ann_id"])]),
+                    images[_key(ref["image_id"])],
                     [sentence["sent"] for sentence in ref["sentences"]],
                 )
+
+
+def _key(value: Any) -> int:
+    """An id of a pickle, which may hold what takes for ever to hash. Raises ValueError."""
+    if not isinstance(value, int):
+        raise ValueError(f"an id of type {type(value).__name__}; expected a whole number")
+    return value
 
 
 def _minigpt4(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
