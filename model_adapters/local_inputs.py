@@ -62,10 +62,14 @@ def loading(checkpoint: str, what: str) -> Iterator[None]:
         ) from error
 
 
+# Of data sets. None of them starts another program, as PostScript does.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
 def open_rgb(path: Path, image_size_wh: tuple[int, int]) -> Image.Image:
     """The image as RGB, not turned by EXIF: annotations are in stored pixels. Raises AdapterError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             # a palette with transparency as bytes must pass through RGBA
             rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

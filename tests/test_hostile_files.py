@@ -1,12 +1,17 @@
 """Files that were changed or made to harm: one clear line, nothing read or written outside, no traceback."""
 
+import io
 import json
+import os
 from pathlib import Path
 
 import pytest
+from PIL import EpsImagePlugin, Image
 from support import cli, cli_json
 
 from evalkit.datasets.build import build
+from evalkit.errors import AdapterError
+from model_adapters.local_inputs import open_rgb
 
 
 @pytest.fixture
@@ -98,3 +103,36 @@ def test_run_json(where, changes, message):
         assert result.exit_code == 1
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["verify"], ["export", "line_intersection", "--format", "hf"], ["sheet", "line_intersection"]],
+)
+def test_no_file_starts_another_program(where, tmp_path, monkeypatch, command):
+    """PostScript under the name of a PNG would be run by Ghostscript."""
+    trace, programs = tmp_path / "trace", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\necho run >> {trace}\nexit 1\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    for path in (tmp_path / "data/line_intersection").glob("*/images/*.png"):
+        Image.new("RGB", (8, 8)).save(path, "EPS")
+    result = cli("data", *command, *where)
+    with pytest.raises(AdapterError, match="the image cannot be opened"):
+        open_rgb(path, (8, 8))
+    assert not trace.exists()
+    assert result.exit_code == 1
+    assert "cannot" in result.output
+
+
+def test_a_format_whose_decoder_raises_what_it_likes(where, tmp_path):
+    path = next((tmp_path / "data/line_intersection/test/images").glob("*.png"))
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "DDS")
+    torn = bytearray(picture.getvalue())
+    torn[80:90] = bytes(10)
+    path.write_bytes(torn)
+    result = cli("data", "verify", *where)
+    assert f"{path}: cannot be decoded" in result.output

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from evalkit.datasets.disk import DATASET_FILE, METADATA, fingerprint, pixels_sha256, read_info, write_json
+from evalkit.datasets.pictures import FORMATS
 from evalkit.datasets.place import put_in_place, split_entry, write_metadata
 from evalkit.datasets.verify import BAD_IMAGE, damage
 from evalkit.errors import DataError
@@ -92,7 +93,7 @@ def _row(source: Path, line: dict[str, str], split: str) -> tuple[Path, dict[str
         raise DataError(f"image {line['image']!r} lies outside {source}.")
     path = source / name
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             size_wh, pixels = image.size, image.convert("RGB").tobytes()
     except FileNotFoundError:
         raise DataError(f"image {line['image']!r} is missing.") from None

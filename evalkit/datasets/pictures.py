@@ -11,12 +11,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from evalkit.datasets.disk import pixels_sha256
 
 MAX_PIXELS = 64_000_000
-# None of them starts another program, as PostScript would.
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_FORMATS = (*_SUFFIXES, "GIF", "BMP", "TIFF")
+# What is opened, whatever a file is called. None of them starts another program, as PostScript does.
+FORMATS = (*_SUFFIXES, "GIF", "BMP", "TIFF")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 # What Pillow's decoders raise on torn and hostile files, found by changing bytes of good ones.
-_TORN = (
+TORN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
     ZeroDivisionError, MemoryError, RuntimeError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
@@ -68,7 +68,7 @@ def save_rgb(path: Path, target: Path, max_pixels: int = MAX_PIXELS) -> None:
 def _decoded(path: Path, max_pixels: int) -> tuple[Image.Image, bool, str]:
     """The RGB pixels as a browser shows them, turned as the file says; whether it can be kept; its suffix."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise NotAPicture("too_many_pixels", f"{image.width} x {image.height} pixels")
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
@@ -81,7 +81,7 @@ def _decoded(path: Path, max_pixels: int) -> tuple[Image.Image, bool, str]:
         raise NotAPicture("too_many_pixels", _line(error)) from None
     except UnidentifiedImageError:
         raise NotAPicture("not_an_image", "not a picture of a known format") from None
-    except _TORN as error:
+    except TORN as error:
         raise NotAPicture("truncated", _line(error)) from None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from evalkit.datasets.disk import read_split, splits_of
+from evalkit.datasets.pictures import FORMATS
 from evalkit.datasets.verify import BAD_IMAGE
 from evalkit.errors import DataError
 from evalkit.records import Sample
@@ -39,7 +40,7 @@ def draw_sample(sample: Sample) -> Image.Image:
 
 def _opened(sample: Sample) -> Image.Image:
     try:
-        with Image.open(sample.image_path) as image:
+        with Image.open(sample.image_path, formats=FORMATS) as image:
             return image.convert("RGB")
     except BAD_IMAGE as error:
         raise DataError(f"{sample.image_path}: cannot be opened ({error}).") from None

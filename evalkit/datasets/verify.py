@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from evalkit.datasets import DATASETS
 from evalkit.datasets.disk import (
@@ -16,12 +16,13 @@ from evalkit.datasets.disk import (
     read_rows,
     splits_of,
 )
+from evalkit.datasets.pictures import FORMATS, TORN
 from evalkit.datasets.recipe import SPLITS
 from evalkit.datasets.rows import picture_and_rows, recipe_of
 from evalkit.errors import DataError
 
 # What Pillow raises on files that are no images, torn or hostile.
-BAD_IMAGE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError)
+BAD_IMAGE = (*TORN, Image.DecompressionBombError)
 
 
 def verify(data_dir: Path, tasks: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -67,7 +68,7 @@ def damage(data_dir: Path, dataset: str, split: str) -> list[str]:
 
 def _image_fault(path: Path, sha256: str) -> str | None:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             found = pixels_sha256(image.size, image.convert("RGB").tobytes())
     except FileNotFoundError:
         return f"{path}: missing."

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from evalkit.datasets.disk import Split, pixels_sha256
+from evalkit.datasets.pictures import FORMATS
 from evalkit.datasets.verify import BAD_IMAGE
 from evalkit.errors import DataError
 from evalkit.records import Sample
@@ -76,7 +77,7 @@ def image_bytes(path: Path, stored: Stored) -> bytes:
 def _checked(sample: Sample) -> Stored | str:
     """How it goes out, or what is wrong with it."""
     try:
-        with Image.open(sample.image_path) as image:
+        with Image.open(sample.image_path, formats=FORMATS) as image:
             if image.size != sample.image_size_wh:
                 return f"{image.width} x {image.height} pixels, the set says {sample.image_size_wh}"
             kind = image.format or ""
@@ -104,11 +105,11 @@ def _straightened(data: bytes) -> tuple[bytes, str]:
     """The same pixels in a file that says nothing of an orientation, and its suffix."""
     if data[:2] == b"\xff\xd8":
         bare = _without_app1(data)
-        with Image.open(BytesIO(bare)) as image:
+        with Image.open(BytesIO(bare), formats=FORMATS) as image:
             image.load()
             if not _is_turned(image):
                 return bare, ".jpg"
-    with Image.open(BytesIO(data)) as image:
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
         out = BytesIO()
         plain = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())  # pixels, no metadata
         plain.save(out, format="PNG")
