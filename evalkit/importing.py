@@ -90,7 +90,7 @@ def _with_parser(task: TaskSpec, parser: str | None) -> TaskSpec:
 def _read(file: Path) -> dict[str, Reply]:
     replies: dict[str, Reply] = {}
     repeated: list[str] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
         if line.strip():
             reply = _reply(line, f"{file}:{number}")
             if reply.sample_id in replies:

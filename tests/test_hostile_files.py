@@ -10,6 +10,7 @@ from PIL import EpsImagePlugin, Image
 from support import cli, cli_json
 
 from evalkit.datasets.build import build
+from evalkit.datasets.disk import read_rows
 from evalkit.errors import AdapterError
 from model_adapters.local_inputs import open_rgb
 
@@ -52,6 +53,14 @@ def test_metadata(where, tmp_path, changes, message):
     assert "metadata.jsonl:1: " in result.stderr
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_line_separators_inside_a_text_end_no_line(where, tmp_path):
+    path = tmp_path / "data/line_intersection/test/metadata.jsonl"
+    change_line(path, stratum="a\u2028b")
+    rows = map(json.loads, path.read_text().splitlines())
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert read_rows(tmp_path / "data", "line_intersection", "test")[0]["stratum"] == "a\u2028b"
 
 
 @pytest.mark.parametrize("command", [["list"], ["verify"], ["export", "line_intersection", "--format", "hf"]])

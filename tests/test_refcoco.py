@@ -320,6 +320,21 @@ def test_parquet_text_that_is_no_utf8_is_one_line(tmp_path):
     assert f"{file}: cannot be read ('utf-8' codec can't decode" in message
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_separators_inside_a_sentence_end_no_line(tmp_path, mark):
+    row = {
+        "image": f"{fixture.stem(7)}.jpg",
+        "sent": "a\u2028b",
+        "bbox": [1, 2, 3, 4],
+        "height": 80,
+        "width": 120,
+    }
+    text = mark + json.dumps(row, ensure_ascii=False) + "\n"
+    (tmp_path / "refcoco_testA.jsonl").write_text(text, encoding="utf-8")
+    (ref,) = read_annotations(str(tmp_path), ("testA",)).refs
+    assert ref.sentences == ("a b",)
+
+
 class Payload:
     """What a hostile pickle would do: make a file."""
 

@@ -96,6 +96,13 @@ def test_bad_files_are_refused_whole(where, samples, tmp_path, lines, message):
     assert not list(tmp_path.rglob("run.json"))
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(where, samples, tmp_path):
+    file = tmp_path / "r.jsonl"
+    file.write_text(json.dumps({"sample_id": samples[0].sample_id, "reply": "1"}), encoding="utf-8-sig")
+    result = cli("import", "--task", "line_intersection", "--split", "test", "--model", "x", *where, file)
+    assert result.exit_code == 0, result.output
+
+
 FRAMES = ["pixel", "unit", "percent", "per_mille", "per_mille:yx", "padded_unit", "grid_24"]
 
 

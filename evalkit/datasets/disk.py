@@ -64,11 +64,12 @@ def read_rows(data_dir: Path, dataset: str, split: str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(_missing(data_dir, dataset, split))
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}).") from None
     rows = []
-    for number, line in enumerate(lines, 1):
+    # not splitlines: U+2028 and its like may stand in a JSON text
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -159,7 +159,7 @@ def _qwen(files: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[Ref]:
         split = _split_of(file) or ""
         rows = [
             _json_line(file, number, line)
-            for number, line in enumerate(_text(file).splitlines())
+            for number, line in enumerate(_text(file).split("\n"))
             if line.strip()
         ]
         for group in _groups(file, rows, lambda row: (row["image"], tuple(row["bbox"]))):
@@ -276,6 +276,6 @@ def _text(file: Path) -> str:
             content = opened.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES:,} bytes")
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read ({str(error)[:120]}).") from None
