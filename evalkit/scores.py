@@ -131,12 +131,13 @@ def pair(*runs: tuple[Scores, Scores]) -> Paired | None:
     sample that both of a two answered; whether the data are the same is for the caller to see.
     """
     found = [_shared(first, second) for first, second in runs]
-    before, after, codes = (np.concatenate([one[i] for one in found]) for i in range(3))
-    if not len(codes):
+    before, after, images = (np.concatenate([one[i] for one in found]) for i in range(3))
+    if not len(images):
         return None
-    _, images = np.unique(codes, return_inverse=True)
     won, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    gains = np.bincount(images, weights=after.astype(float) - before).astype(np.float64)
+    sizes = np.bincount(images)
+    gains = np.bincount(images, weights=after.astype(float) - before)[sizes > 0].astype(np.float64)
+    sizes = sizes[sizes > 0]
     p = mcnemar_by_image(np.rint(gains).astype(int))
     return Paired(
         n=len(images),
@@ -144,7 +145,7 @@ def pair(*runs: tuple[Scores, Scores]) -> Paired | None:
         won=won,
         lost=lost,
         difference=(won - lost) / len(images),
-        variance=_variance(gains, np.bincount(images)),
+        variance=_variance(gains, sizes),
         interval=paired_interval(after, before, images),
         p=p,
         mcnemar_p=p if len(gains) == len(images) else mcnemar_exact(lost, won),

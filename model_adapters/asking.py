@@ -196,8 +196,8 @@ def png_bytes(prompt: Prompt) -> bytes:
 
     try:
         content = prompt.image_path.read_bytes()
-        with Image.open(BytesIO(content)) as image:
-            as_it_is = image.format == "PNG" and image.mode in ("RGB", "L", "P")
+        with Image.open(BytesIO(content), formats=("PNG",)) as image:
+            as_it_is = image.mode in ("RGB", "L", "P")
             as_it_is = as_it_is and not {"exif", "transparency"} & set(image.info)
             as_it_is = as_it_is and image.size == tuple(prompt.image_size_wh)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

@@ -145,3 +145,25 @@ def test_a_format_whose_decoder_raises_what_it_likes(where, tmp_path):
     path.write_bytes(torn)
     result = cli("data", "verify", *where)
     assert f"{path}: cannot be decoded" in result.output
+
+
+def test_what_a_data_set_says_cannot_steer_the_terminal(tmp_path):
+    cli("data", "build", "grid_patch", "--n", 10, "--data", tmp_path)
+    path = tmp_path / "grid_patch/dataset.json"
+    info = json.loads(path.read_text())
+    for entry in info["splits"].values():
+        entry |= {"source": "\x1b]0;evil\x07 \ud800", "licence": "\u202eMIT"}
+    path.write_text(json.dumps(info))
+    shown = cli("data", "list", "--data", tmp_path).stdout
+    assert "evil" in shown
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+
+
+def test_a_sample_without_pictures_is_not_drawn(tmp_path):
+    cli("data", "build", "grid_patch", "--n", 10, "--data", tmp_path)
+    path = tmp_path / "grid_patch/test/metadata.jsonl"
+    rows = [json.loads(line) | {"pixels_sha256": None} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = cli("data", "show", "grid_patch", rows[0]["sample_id"], "--data", tmp_path)
+    assert result.exit_code == 1
+    assert "images" in result.stderr

@@ -140,6 +140,7 @@ def _state(entry: dict[str, Any]) -> str:
 def list_command(data_dir: Path, as_json: bool) -> None:
     """List what is there: splits, sizes, fingerprints, licences, sources."""
     from evalkit.datasets.disk import list_datasets
+    from evalkit.report.pages import plain
 
     entries = list_datasets(data_dir)
     if as_json:
@@ -148,10 +149,10 @@ def list_command(data_dir: Path, as_json: bool) -> None:
     for entry in entries:
         click.echo(
             f"{entry['dataset'] + '/' + entry['split']:<30} {entry['images']:>6} images {entry['samples']:>6} samples  "
-            f"{entry['bytes'] / 1e6:>8.1f} MB  {entry['fingerprint'][:16]}  {entry['source'] or ''}"
+            f"{entry['bytes'] / 1e6:>8.1f} MB  {entry['fingerprint'][:16]}  {plain(entry['source'] or '', 400)}"
         )
         if entry["licence"]:
-            click.echo(f"{'':<30} licence: {entry['licence']}")
+            click.echo(f"{'':<30} licence: {plain(entry['licence'], 400)}")
     if not entries:
         note(f"No data in {data_dir}.")
 
@@ -243,6 +244,7 @@ def show_command(
     from evalkit.datasets.disk import read_split, splits_of
     from evalkit.datasets.sheet import beside, draw_sample
     from evalkit.errors import DataError, TargetError
+    from evalkit.report.pages import plain
 
     if task not in DATASETS:
         raise DataError(f"No data set named {task!r}. Known: {', '.join(DATASETS)}.")
@@ -252,6 +254,7 @@ def show_command(
     if sample is None:
         where = f"{data_dir / task} ({', '.join(splits)})"
         raise DataError(f"No sample {sample_id!r} in {where}; the first is {samples[0].sample_id!r}.")
+    read_split(data_dir, task, sample.split).require_images()
     out = out or Path(f"{task}-{re.sub(r'[^A-Za-z0-9_.-]', '-', sample_id)}.png")
     picture = draw_sample(sample)
     try:
@@ -262,6 +265,7 @@ def show_command(
         picture.save(out, format="PNG")
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}).") from None
-    click.echo(f"{task}/{sample.split} {sample.sample_id}: {_asker(task)(sample)}")
-    click.echo(f"gold {sample.gold}" + "".join(f", {key} {value}" for key, value in sample.variables.items()))
+    about = f"gold {sample.gold}" + "".join(f", {key} {value}" for key, value in sample.variables.items())
+    click.echo(plain(f"{task}/{sample.split} {sample.sample_id}: {_asker(task)(sample)}", 2_000))
+    click.echo(plain(about, 2_000))
     click.echo(out)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.datasets.disk import read_split
+from evalkit.datasets.pictures import FORMATS
 from evalkit.errors import StoreError, Unavailable
 from evalkit.probes import Probe, own, paper_probes, read_maps
 from evalkit.records import Sample
@@ -292,7 +293,7 @@ def _picture(axes: "Axes", sample: Sample) -> Any:
     from PIL import Image
 
     axes.set_axis_off()
-    with Image.open(sample.image_path) as image:
+    with Image.open(sample.image_path, formats=FORMATS) as image:
         pixels = np.asarray(image.convert("RGB"))
     axes.imshow(pixels, interpolation="lanczos", extent=(0, pixels.shape[1], pixels.shape[0], 0))
     return pixels
