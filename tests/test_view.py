@@ -175,6 +175,8 @@ def test_the_command_until_it_is_stopped(folder, number):
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root
     ) as running:
+        watch = threading.Timer(30, running.kill)  # leaving the block waits for it, whatever happens in it
+        watch.start()
         address = running.stdout.readline().strip()
         parts = urllib.parse.urlsplit(address)
         assert (parts.hostname, parts.path) == ("127.0.0.1", "/leaderboard/leaderboard.html")
@@ -183,6 +185,7 @@ def test_the_command_until_it_is_stopped(folder, number):
             assert line.getresponse().status == 200
         running.send_signal(number)
         assert running.wait(10) == 0
+        watch.cancel()
         assert "Traceback" not in running.stderr.read()
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -32,7 +32,8 @@ def view_command(results_dir: Path, port: int | None, no_browser: bool, verbose:
             f"{results_dir / START}: not there yet. Make it: evalkit leaderboard --results {results_dir}"
         )
     with Server(results_dir, port or 0, (lambda line: note(plain(line))) if verbose else None) as server:
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with Ctrl-C ignored
+            signal.signal(number, _interrupt)
         click.echo(f"{server.url}{START}")
         note("Ctrl-C ends it.")
         if not no_browser:
