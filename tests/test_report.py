@@ -124,7 +124,7 @@ class Tags(html.parser.HTMLParser):
         self.seen.append((tag, {name for name, _ in attributes}))
 
 
-SCRIPTS = {"tables": [], "leaderboard": ["datatables-3.1.5.min.js", "board.js"]}
+SCRIPTS = {"tables": [], "leaderboard": ["datatables-3.1.5.min.js", "form.js", "board.js"]}
 
 
 @pytest.mark.parametrize("command", ["tables", "leaderboard"])

@@ -23,7 +23,7 @@ from evalkit.report.shelf import Shelf
 from evalkit.report.writing import run_page
 from evalkit.store import read_meta
 
-TABLE_SCRIPTS = ("datatables-3.1.5.min.js",)
+TABLE_SCRIPTS = ("datatables-3.1.5.min.js", "form.js")
 CHART_SCRIPTS = ("vega-6.4.0.min.js", "vega-lite-6.4.3.min.js", "vega-embed-7.3.0.min.js", "charts.js")
 
 

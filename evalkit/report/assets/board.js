@@ -13,7 +13,7 @@
   }));
   if (!form || !tables.length) return;
 
-  const chosen = () => Object.fromEntries(new FormData(form));
+  const chosen = () => filters.chosen(form);
   const passes = (row, wish) =>
     (!wish.where || row.dataset.where === wish.where) &&
     (!wish.trained || row.dataset.trained === wish.trained) &&
@@ -33,7 +33,7 @@
   }
 
   function remember(wish) {
-    const state = new URLSearchParams(Object.entries(wish).filter(([, value]) => value));
+    const state = new URLSearchParams(wish);
     tables.forEach(({ node, api }) => {
       const [first] = api.order();
       if (first && first[1]) state.set(`sort-${node.id}`, `${first[0]}-${first[1]}`);
@@ -43,13 +43,7 @@
 
   function restore() {
     const state = new URLSearchParams(location.hash.slice(1));
-    for (const field of form.elements) {
-      if (!field.name) continue;
-      const value = state.get(field.name) || "";
-      if (field.type === "checkbox") field.checked = value === field.value;
-      else field.value = value;
-      if (field.tagName === "SELECT" && field.selectedIndex < 0) field.value = "";
-    }
+    filters.fill(form, state);
     for (const { node, api } of tables) {
       const sort = /^(\d+)-(asc|desc)$/.exec(state.get(`sort-${node.id}`) || "");
       if (sort && Number(sort[1]) < api.columns().count()) api.order([[Number(sort[1]), sort[2]]]);

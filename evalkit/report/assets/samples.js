@@ -81,7 +81,7 @@
   });
 
   function filter() {
-    const wish = Object.fromEntries(new FormData(form));
+    const wish = filters.chosen(form);
     const code = wish.verdict ? data.verdicts.indexOf(wish.verdict) : -1;
     table.search.fixed("verdict", code < 0 ? null : (_text, row) => row.v === code);
     table.search.fixed("maps", wish.maps ? (_text, row) => row.id in data.maps : null);
@@ -93,21 +93,14 @@
   }
 
   function remember() {
-    const wish = Object.entries(Object.fromEntries(new FormData(form))).filter(([, value]) => value);
-    const state = new URLSearchParams(wish);
+    const state = new URLSearchParams(filters.chosen(form));
     if (current >= 0) state.set("sample", data.rows[current].id);
     history.replaceState(null, "", `#${state}`);
   }
 
   function restore() {
     const state = new URLSearchParams(location.hash.slice(1));
-    for (const field of form.elements) {
-      if (!field.name) continue;
-      const value = state.get(field.name) || "";
-      if (field.type === "checkbox") field.checked = value === field.value;
-      else field.value = value;
-      if (field.tagName === "SELECT" && field.selectedIndex < 0) field.value = "";
-    }
+    filters.fill(form, state);
     const wanted = place.get(state.get("sample"));
     if (wanted !== undefined) current = wanted;
     filter();
