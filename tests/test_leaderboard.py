@@ -236,3 +236,12 @@ def test_pages_of_runs_that_are_gone_go(tmp_path):
     cli("leaderboard", "--results", tmp_path)
     assert [p.parent.name for p in pages.glob("*/*.html")] == ["a"]
     cli("leaderboard", "--results", tmp_path, "--no-pages")
+
+
+def test_a_run_cannot_name_data_elsewhere(tmp_path, monkeypatch):
+    from evalkit.report import shelf
+
+    monkeypatch.setattr(shelf, "read_split", lambda *_: pytest.fail("was read"))
+    found = shelf.Shelf(tmp_path / "data", tmp_path / "out")
+    for dataset, split in (("../../etc", "test"), ("grid_patch", "../../test"), ("/etc", "test"), ("", "")):
+        assert found.pictures(dataset, split, "f" * 64) == {}

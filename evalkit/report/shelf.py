@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evalkit.datasets import DATASETS
 from evalkit.datasets.disk import read_split
 from evalkit.errors import DataError, StoreError
 from evalkit.records import Sample
@@ -36,7 +37,8 @@ class Shelf:
         return self._samples[key]
 
     def _read(self, dataset: str, split: str, fingerprint: str) -> dict[str, Sample]:
-        if self.data_dir is None:
+        # names come from run.json, which may come from elsewhere: they must not lead out of the data folder
+        if self.data_dir is None or dataset not in DATASETS or not split.isidentifier():
             return {}
         try:
             found = read_split(self.data_dir, dataset, split)
