@@ -15,6 +15,7 @@ of the language model, `ratio` and `share`; then `norm_target` and `norm_visual`
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from evalkit.errors import StoreError
 from evalkit.stats import Interval, cluster_bootstrap, paired_ratio
 
+_LOG = logging.getLogger(__name__)
 PROBE_FILE, ROWS_FILE, MAPS_FILE = "probe.json", "rows.jsonl", "maps.npz"
 _MAP_NAMES = ("sample_ids", "grids", "extents_xyxy", "attention", "norm")
 
@@ -89,13 +91,27 @@ def _check(meta: dict[str, Any]) -> None:
     )  # fmt: skip
     if not all(isinstance(text, str) for text in texts) or not isinstance(meta["summary"]["n"], int):
         raise TypeError("a name is no text, or n no number")
+    if meta["summary"]["n"]:
+        ratio = meta["summary"]["ratio"]
+        if not all(isinstance(ratio[key], int | float) for key in ("value", "low", "high")):
+            raise TypeError("the ratio is no number")
     int((meta.get("training") or {}).get("seed", 0))
 
 
-def find_probes(results_dir: Path) -> list[Probe]:
-    """Every finished probe below RESULTS/probes, by folder name."""
-    folders = sorted(path.parent for path in (results_dir / "probes").glob(f"*/*/{PROBE_FILE}"))
-    return [read_probe(folder) for folder in folders]
+def find_probes(results_dir: Path, *, lenient: bool = False) -> list[Probe]:
+    """Every finished probe below RESULTS/probes, by folder name.
+
+    lenient: one that cannot be read is named in a warning and left out, instead of raising StoreError.
+    """
+    found = []
+    for folder in sorted(path.parent for path in (results_dir / "probes").glob(f"*/*/{PROBE_FILE}")):
+        try:
+            found.append(read_probe(folder))
+        except StoreError as error:
+            if not lenient:
+                raise
+            _LOG.warning("%s: left out: %s", folder, error)
+    return found
 
 
 def paper_probes(results_dir: Path, probes: Sequence[Probe] | None = None) -> list[Probe]:

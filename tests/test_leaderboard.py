@@ -245,3 +245,21 @@ def test_a_run_cannot_name_data_elsewhere(tmp_path, monkeypatch):
     found = shelf.Shelf(tmp_path / "data", tmp_path / "out")
     for dataset, split in (("../../etc", "test"), ("grid_patch", "../../test"), ("/etc", "test"), ("", "")):
         assert found.pictures(dataset, split, "f" * 64) == {}
+
+
+def test_damaged_probes_are_named_and_left_out(tmp_path, caplog):
+    from pages_fixture import write_pictured
+    from support import cli
+
+    write_pictured(tmp_path / "results", tmp_path / "data", n=12)
+    probes = tmp_path / "results/probes"
+    (probes / "tiny-qwen-base/grid_patch-test-00000000/probe.json").write_text("{")
+    (probes / "tiny-qwen-ntp/grid_patch-test-00000000/maps.npz").write_bytes(b"no maps")
+    meta = json.loads((probes / "tiny-qwen-klal/grid_patch-test-00000000/probe.json").read_text())
+    other = probes / "tiny-qwen-klal/grid_patch-test-other"
+    other.mkdir()
+    (other / "probe.json").write_text(json.dumps(meta | {"summary": {"n": 3, "ratio": {"value": "high"}}}))
+    for command in ("leaderboard", "tables"):
+        assert cli(command, "--results", tmp_path / "results", "--data", tmp_path / "data").exit_code == 0
+    assert len(list((tmp_path / "results/leaderboard/runs").glob("*/*.html"))) == 3
+    assert caplog.text.count("left out") >= 3

@@ -40,7 +40,7 @@ def write_board(
     data_dir: where pictures are looked for, None for none; pages: whether runs get pages. A run that can no
     longer be read has no page, and its links lead to run.json.
     """
-    probes = find_probes(results_dir)
+    probes = find_probes(results_dir, lenient=True)
     charts = build_charts(board, paper_probes(results_dir, probes))
     written = _write_pages(board, out_dir, results_dir, data_dir, probes) if pages else {}
     links = {

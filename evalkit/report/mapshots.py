@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.errors import StoreError
 from evalkit.probes import MAPS_FILE, Probe, read_maps
 from evalkit.report.pages import visible
 from evalkit.report.trios import LABELS, STAGES
 
+_LOG = logging.getLogger(__name__)
 _RGB = {"attention": (214, 51, 20), "norm": (92, 56, 168)}
 
 
@@ -31,8 +34,11 @@ def sample_maps(
     for stage in STAGES:
         probe = _of(probes, f"{stem}-{stage}", about)
         if probe is not None and (probe.folder / MAPS_FILE).is_file():
-            for name, shot in _shots(probe, LABELS[stage]):
-                shots.setdefault(name, []).append(shot)
+            try:
+                for name, shot in _shots(probe, LABELS[stage]):
+                    shots.setdefault(name, []).append(shot)
+            except StoreError as error:
+                _LOG.warning("%s: its maps are left out: %s", probe.folder, error)
     return {name: _drawn(found) for name, found in shots.items()}
 
 

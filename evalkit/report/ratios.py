@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from evalkit.errors import StoreError
 from evalkit.probes import Probe, norm_ratio
 
 
@@ -16,7 +17,12 @@ def ratio_cell(probes: Sequence[Probe], tuned: str, base: str) -> dict[str, Any]
     found = []
     for probe in sorted((p for p in probes if p.model == tuned), key=lambda p: p.seed):
         before = bases.get(probe.seed) or bases.get(0)
-        ratio = norm_ratio(probe, before) if before is not None else None
+        try:
+            ratio = norm_ratio(probe, before) if before is not None else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{probe.folder}: its rows have no norms as evalkit writes them ({error!r})."
+            ) from None
         if ratio is not None:
             found.append({"seed": probe.seed, **ratio})
     if not found:

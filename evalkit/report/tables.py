@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.leaderboard import usual_data
-from evalkit.probes import Probe, own, paper_probes
+from evalkit.probes import Probe, find_probes, own, paper_probes
 from evalkit.report.board import build_section, column_facts
 from evalkit.report.cells import is_final, make_cell, unshown
 from evalkit.report.gains import correct_together, gain
@@ -45,7 +45,9 @@ def build_tables(
         here = runs[runs["model"].isin(names) & (runs["origin"] == "run")]
     else:
         here = runs[~runs["scale"].isin(["tiny", "small"])]
-    given = _Input(here, book, paper_probes(book.results_dir), prefix)
+    given = _Input(
+        here, book, paper_probes(book.results_dir, find_probes(book.results_dir, lenient=True)), prefix
+    )
     return {
         "source": paper.source,
         "scale": dict(scale) if prefix and scale else None,
