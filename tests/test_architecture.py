@@ -136,3 +136,14 @@ def test_heavy_packages_are_imported_late(name, path):
         return
     found = {i.split(".")[0] for i in imports(path, name, top_level_only=True)} & HEAVY
     assert not found, f"{name} imports {found} at import time"
+
+
+def test_the_environment_of_vllm_has_the_core(tmp_path):
+    """It is installed from pins alone, without resolving: what the core needs must stand among them."""
+    import re
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    core = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
+    pins = (ROOT / "tests/vllm_cpu/requirements.txt").read_text().splitlines()
+    assert core <= {line.partition("==")[0].lower() for line in pins if not line.startswith("#")}
