@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LOG = logging.getLogger(__name__)
+# What JSON of another shape than a run's ends in; ArithmeticError: a whole number too large for a column.
+ODD_SHAPES = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
 
 COLUMNS = (
     "run", "hash", "model", "title", "scale", "objective", "params_b", "where", "origin",
@@ -46,12 +48,7 @@ def load_runs(results_dir: Path, book: ScoreBook | None = None) -> "pd.DataFrame
             rows.append({key: _storable(value) for key, value in row.items()})
         except StoreError as error:
             _LOG.warning("%s: left out: %s", folder, error)
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-        ) as error:  # JSON of another shape than a run's
+        except ODD_SHAPES as error:
             _LOG.warning("%s: left out: not a run as evalkit writes it (%s)", folder, repr(error))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

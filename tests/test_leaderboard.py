@@ -263,3 +263,19 @@ def test_damaged_probes_are_named_and_left_out(tmp_path, caplog):
         assert cli(command, "--results", tmp_path / "results", "--data", tmp_path / "data").exit_code == 0
     assert len(list((tmp_path / "results/leaderboard/runs").glob("*/*.html"))) == 3
     assert caplog.text.count("left out") >= 3
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"distance": 10**400}, {"latency_s": "long"}, {"cluster": ["a"]}, {"answer": {"a": 1}, "gold": 1}, {"usage": [1]},
+     {"gold": {"a": [1]}}, {"image_size_wh": "big", "gold": [1, 2]}, {"iou": 10**400, "gold": [1, 2, 3, 4]}],
+)  # fmt: skip
+def test_an_odd_run_costs_the_others_nothing(tmp_path, odd):
+    from support import cli
+
+    write_run(tmp_path, mixed(3, 1), model="good", date="2026-11-20")
+    write_run(tmp_path, mixed(2, 2), model="odd", scores=[{}, {}, odd, {}])
+    for command in ("leaderboard", "tables"):
+        assert cli(command, "--results", tmp_path).exit_code == 0
+    assert "good" in (tmp_path / "leaderboard/leaderboard.md").read_text()
+    assert list((tmp_path / "leaderboard/runs/good").glob("*.html"))

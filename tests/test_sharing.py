@@ -663,3 +663,39 @@ def test_formats_are_offered(source, tmp_path):
     assert result.exit_code == 2
     for name in ("every-eval-ever", "hub", "model-index", "inspect"):
         assert name in result.output
+
+
+def test_a_run_at_work_is_not_exported(source, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(source, tmp_path / "copy")
+    run = sorted((copy / "runs").glob("*/*"))[0]
+    meta = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(meta | {"status": "running"}))
+    result = cli("results", "export", "--all", "--results", copy, "--out", tmp_path / "a.zip")
+    assert "Left out" in result.stderr
+    assert len(runs_in(tmp_path / "a.zip")) == 1
+    assert cli("results", "export", run, "--results", copy, "--out", tmp_path / "b.zip").exit_code == 1
+
+
+def test_both_ends_name_the_same_fingerprint(source, tmp_path):
+    sent = cli_json("results", "export", "--all", "--results", source, "--out", tmp_path / "a.zip")
+    came = cli_json("results", "import", tmp_path / "a.zip", "--results", tmp_path / "there")
+    assert sent["sha256_of_manifest"] == came["sha256_of_manifest"]
+    assert len(sent["sha256_of_manifest"]) == 64
+
+
+def test_a_server_that_calls_its_model_by_a_path(source, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(source, tmp_path / "copy")
+    run = sorted((copy / "runs").glob("*/*"))[0]
+    path = "/home/someone/models/secret/qwen"
+    meta, rows = json.loads((run / "run.json").read_text()), read_rows(run)
+    (run / "run.json").write_text(json.dumps(meta | {"answered_by": {path: 24}}))
+    (run / "rows.jsonl").write_bytes(lines([row | {"answered_by": path} for row in rows]))
+    cli("results", "export", run, "--results", copy, "--out", tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip") as file:
+        text = "".join(file.read(name).decode() for name in file.namelist())
+    assert "someone" not in text
+    assert text.count("/qwen") >= 25

@@ -50,7 +50,7 @@ def export_command(
 
     if every == bool(runs):
         raise click.UsageError("Name run folders, or --all.")
-    folders = find_runs(results_dir) if every else list(runs)
+    folders = _finished(find_runs(results_dir)) if every else list(runs)
     if not folders:
         raise StoreError(f"No runs below {results_dir / 'runs'}.")
     if kind != "archive":
@@ -63,16 +63,28 @@ def export_command(
             for path in paths:
                 click.echo(path)
         return
-    from evalkit.sharing.archive import write_archive
+    from evalkit.sharing.archive import fingerprint, write_archive
 
     manifest = write_archive(out, folders, results_dir)
     rows = sum(len(entry.row_sha256) for entry in manifest.runs)
     if as_json:
         names = [entry.run for entry in manifest.runs]
-        print_json({"file": str(out), "bytes": out.stat().st_size, "runs": names, "rows": rows})
+        about = {"file": str(out), "bytes": out.stat().st_size, "sha256_of_manifest": fingerprint(manifest)}
+        print_json(about | {"runs": names, "rows": rows})
     else:
         n = len(manifest.runs)
         click.echo(f"{out}: {n} run{'s' * (n != 1)}, {rows:,} rows, {out.stat().st_size:,} bytes")
+        note(f"sha256 of its manifest, which covers every row: {fingerprint(manifest)}")
+
+
+def _finished(folders: list[Path]) -> list[Path]:
+    """Without the runs that are at work, which are named."""
+    from evalkit.store import read_meta
+
+    running = [folder for folder in folders if read_meta(folder)["status"] == "running"]
+    for folder in running:
+        note(f"Left out, it is being run or was killed in it: {folder}")
+    return [folder for folder in folders if folder not in running]
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:
@@ -102,6 +114,7 @@ def import_command(
     if as_json:
         print_json(done | {"dry_run": dry_run})
         return
+    note(f"sha256 of its manifest: {done['sha256_of_manifest']}")
     for warning in done["warnings"]:
         note(f"Note: {warning}")
     words = {"imported": "imported", "replaced": "replaced", "present": "there already"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ import orjson
 from tqdm import tqdm
 
 from evalkit.errors import StoreError
+from evalkit.leaderboard import ODD_SHAPES
 from evalkit.probes import Probe, find_probes, paper_probes
 from evalkit.report.charts import build_charts
 from evalkit.report.pages import plain, render, write
@@ -23,6 +25,7 @@ from evalkit.report.shelf import Shelf
 from evalkit.report.writing import run_page
 from evalkit.store import read_meta
 
+_LOG = logging.getLogger(__name__)
 TABLE_SCRIPTS = ("datatables-3.1.5.min.js", "form.js")
 CHART_SCRIPTS = ("vega-6.4.0.min.js", "vega-lite-6.4.3.min.js", "vega-embed-7.3.0.min.js", "charts.js")
 
@@ -123,14 +126,14 @@ class Pages:
     prompts: Prompts = field(default_factory=Prompts)
 
     def pictures(self, run: Mapping[str, Any]) -> None:
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError, *ODD_SHAPES):
             self.shelf.pictures(*data_of(read_meta(self.results_dir / run["run"])))
 
     def write(self, run: Mapping[str, Any]) -> bool:
         """Whether there is a page now; none where rows are of another shape than a run's."""
+        folder = self.results_dir / run["run"]
         gc.disable()  # nothing here is cyclic, and the collector would walk over every row again and again
         try:
-            folder = self.results_dir / run["run"]
             document, samples = build_run_page(folder, run, self.shelf, self.prompts, self.probes)
             context = document | {
                 "samples": samples,
@@ -138,7 +141,8 @@ class Pages:
                 "links": {},
             }
             page = render("run.html.j2", context, (*TABLE_SCRIPTS, "samples.js"))
-        except (StoreError, KeyError, TypeError, ValueError, AttributeError):
+        except (StoreError, *ODD_SHAPES) as error:
+            _LOG.warning("%s: has no page: %s", folder, repr(error))
             return False
         finally:
             gc.enable()

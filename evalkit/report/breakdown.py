@@ -141,7 +141,7 @@ def confusion(rows: Sequence[Row]) -> dict[str, Any] | None:
     pairs = [
         (row["gold"], NO_ANSWER if row.get("answer") is None else row["answer"])
         for row in rows
-        if isinstance(row.get("gold"), int | str) and not isinstance(row.get("answer"), list)
+        if isinstance(row.get("gold"), int | str) and isinstance(row.get("answer"), int | str | None)
     ]
     if not pairs:
         return None

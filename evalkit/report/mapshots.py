@@ -37,7 +37,7 @@ def sample_maps(
             try:
                 for name, shot in _shots(probe, LABELS[stage]):
                     shots.setdefault(name, []).append(shot)
-            except StoreError as error:
+            except (StoreError, ValueError, IndexError) as error:
                 _LOG.warning("%s: its maps are left out: %s", probe.folder, error)
     return {name: _drawn(found) for name, found in shots.items()}
 

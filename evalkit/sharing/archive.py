@@ -91,6 +91,11 @@ def packed(folder: Path, name: str, keys: Sequence[str] | None = None) -> tuple[
 def write_archive(path: Path, folders: Iterable[Path], results_dir: Path) -> Manifest:
     """An archive of these runs, replacing the file at once. Raises StoreError; then the old file stands."""
     found = {run_name(folder, results_dir): folder for folder in folders}
+    for name, folder in found.items():
+        if read_meta(folder)["status"] == "running":
+            raise StoreError(
+                f"{name}: is being run, or was killed in it. Finish it first: the same `evalkit run` again."
+            )
     lower: dict[str, str] = {}
     for name in found:
         if (other := lower.setdefault(name.lower(), name)) != name:
@@ -126,7 +131,7 @@ def _fill(archive: zipfile.ZipFile, found: dict[str, Path]) -> Manifest:
             )
         )
     manifest = Manifest(format="evalkit-results", version=1, evalkit=__version__, runs=entries)
-    _put(archive, MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    _put(archive, MANIFEST, _text(manifest))
     return manifest
 
 
@@ -136,6 +141,15 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     info.external_attr = 0o644 << 16
     info.create_system = 3  # the same bytes on every system
     archive.writestr(info, content)
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """sha256 of the manifest, and with it of every row: what to tell a colleague by another way."""
+    return hashlib.sha256(_text(manifest)).hexdigest()
+
+
+def _text(manifest: Manifest) -> bytes:
+    return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
 def lines_of(path: Path) -> Iterator[bytes]:

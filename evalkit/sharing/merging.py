@@ -27,6 +27,7 @@ from evalkit.sharing.archive import (
     RunEntry,
     any_json,
     as_manifest,
+    fingerprint,
     lines_of,
     packed,
     row_digest,
@@ -271,7 +272,8 @@ def merge(path: Path, results_dir: Path, *, replace: bool, strict: bool, dry_run
         if not dry_run:
             for run in [*new, *other]:
                 _place(checked.folder / run, results_dir / run, checked.folder)
-        return {"imported": new, "present": present, "replaced": other, "warnings": checked.warnings}  # fmt: skip
+        done = {"imported": new, "present": present, "replaced": other, "warnings": checked.warnings}
+        return done | {"sha256_of_manifest": fingerprint(checked.manifest)}  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ def scrub_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scrubbed(value: Any, key: str) -> Any:
     if isinstance(value, Mapping):
-        return {k: v if k in _AS_IT_IS else _scrubbed(v, str(k)) for k, v in value.items()}
+        # a server may call its model by its path: `answered_by` has names as keys
+        return {scrub_text(str(k)): v if k in _AS_IT_IS else _scrubbed(v, str(k)) for k, v in value.items()}
     if isinstance(value, list):
         return [_scrubbed(item, key) for item in value]
     if not isinstance(value, str):
@@ -38,9 +39,8 @@ def _scrubbed(value: Any, key: str) -> Any:
 
 def scrub_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without local paths and hosts in what we wrote of it; a reply is evidence and stands as it is."""
-    ours = {
-        key: scrub_hosts(scrub_text(row[key])) for key in ("error", "reason") if isinstance(row.get(key), str)
-    }
+    keys = ("error", "reason", "answered_by")
+    ours = {key: scrub_hosts(scrub_text(row[key])) for key in keys if isinstance(row.get(key), str)}
     return {**row, **ours} if ours else dict(row)
 
 
