@@ -68,6 +68,10 @@ class Adapter(Protocol):
     those that were drawn are answered still. A reply counts as paid for once it is yielded: the runner
     stores it durably before it asks for the next. One item's failure is a Reply with an `error`; an
     exception ends the run.
+
+    One that can run as several copies (see model_adapters.replica) says how it is fed: `at_once`, the prompts it
+    works on at a time, and `gathers`, whether it draws all that there are before it answers the first. One that
+    does not gather may be handed prompts that block until there is another, and lets that hold up no reply.
     """
 
     def replies(self, prompts: Iterable[Prompt]) -> Iterator[Reply]: ...

@@ -67,6 +67,12 @@ class BatchedModel(ABC):
         if self.device.type == "cpu" and model.num_parameters() < _ONE_THREAD_PARAMETERS:
             torch.set_num_threads(1)
 
+    gathers = True  # to batch what is of about equal length
+
+    @property
+    def at_once(self) -> int:
+        return self._batch_size
+
     @abstractmethod
     def _generate(self, items: Sequence[Any]) -> list[list[int]]:
         """New tokens of each item, up to max_new_tokens; what follows an EOS is padding."""

@@ -6,6 +6,7 @@ It can be slow, fail, refuse or be cut off on demand, and it writes a log of wha
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from evalkit.errors import ConfigError
 from evalkit.records import Prompt, Reply
 
-_FAULTS = ("failed", "blocked", "truncated", "empty")
+_FAULTS = ("failed", "blocked", "truncated", "empty", "crash")
 
 
 class Fake:
@@ -24,10 +25,13 @@ class Fake:
     script:    JSONL of {"sample_id", "reply"[, "finish_reason"]}; samples without a line get `reply`.
     faults:    {"failed": 0.1, "blocked": ..., "truncated": ..., "empty": ...}: the share of samples
                that end so, drawn by sample id. A failed sample fails on its first request alone, so
-               that a second run mends it, as a server's bad minute would.
+               that a second run mends it, as a server's bad minute would. At "crash" the process is killed,
+               as one that runs out of memory is.
     latency_s: seconds each reply takes.
     log:       a file to which every request appends {"sample_id", "pid", "time"}, before its answer.
     """
+
+    at_once, gathers = 1, False
 
     def __init__(
         self,
@@ -71,6 +75,9 @@ class Fake:
     def _answer(self, sample_id: str) -> Reply:
         fields: dict[str, Any] = {"sample_id": sample_id, "latency_s": self._latency_s, "answered_by": "fake"}
         match self._fault(sample_id):
+            case "crash":
+                os.kill(os.getpid(), signal.SIGKILL)
+                raise AssertionError("killed")
             case "failed":
                 return Reply(text=None, finish_reason="error", error="scripted failure", **fields)
             case "blocked":

@@ -46,6 +46,8 @@ class VllmEngine:
     latency_s is the time from a prompt's hand-over to its reply, waiting for a place in a batch included.
     """
 
+    gathers = False
+
     def __init__(self, checkpoint: str | Path, family: str, **options: Any) -> None:
         chosen = VllmOptions(**options)
         on_cpu = _import_vllm()
@@ -57,7 +59,7 @@ class VllmEngine:
         self._engine = self._start(settings, variables)
         self._lora = self._lora_request()
         running = min(_IN_FLIGHT, 2 * self._engine.scheduler_config.max_num_seqs)
-        self._in_flight = running * chosen.data_parallel_size
+        self.at_once = running * chosen.data_parallel_size
         self._parallel = (chosen.tensor_parallel_size, chosen.data_parallel_size)
         self._asked, self._asking = 0, set[asyncio.Task[None]]()
         # vLLM's engine belongs to one event loop for life
@@ -159,18 +161,21 @@ class VllmEngine:
         task = asyncio.current_task()
         assert task is not None
         self._asking.add(task)
+        drawing = asyncio.Lock()
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._in_flight):
-                    group.create_task(self._work(prompts, out))
+                for _ in range(self.at_once):
+                    group.create_task(self._work(prompts, drawing, out))
         except* BaseException as errors:  # noqa: BLE001 - raised again in the caller's thread
             out.put(errors.exceptions[0])
         finally:
             self._asking.discard(task)
             out.put(None)
 
-    async def _work(self, prompts: Iterator[Prompt], out: "queue.SimpleQueue[Any]") -> None:
-        while (prompt := next(prompts, None)) is not None:
+    async def _work(
+        self, prompts: Iterator[Prompt], drawing: asyncio.Lock, out: "queue.SimpleQueue[Any]"
+    ) -> None:
+        while (prompt := await _drawn(prompts, drawing)) is not None:
             out.put(await self._reply(prompt))
 
     async def _reply(self, prompt: Prompt) -> Reply:
@@ -244,6 +249,12 @@ def _import_vllm() -> bool:
         for module in (_ARGUMENTS, _ENGINE):
             import_module(module)
     return on_cpu
+
+
+async def _drawn(prompts: Iterator[Prompt], drawing: asyncio.Lock) -> Prompt | None:
+    """The next prompt. Drawing it may wait for one to come: in a thread, and in one alone."""
+    async with drawing:
+        return await asyncio.to_thread(next, prompts, None)
 
 
 async def _cancel_others() -> None:

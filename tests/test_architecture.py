@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"", "errors", "records", "paths", "yamlfile", "extras"},
+    {"", "errors", "records", "paths", "yamlfile", "extras", "cluster"},
     {"frames", "parsers", "metrics", "stats", "targets", "costs"},
     {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance", "scores"},
     {
@@ -26,7 +26,7 @@ LAYERS = (
     {"cli", "__main__"},
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
-ADAPTERS_MAY_IMPORT = {"", "errors", "records", "paths", "yamlfile", "frames"}
+ADAPTERS_MAY_IMPORT = {"", "errors", "records", "paths", "yamlfile", "frames", "cluster"}
 # Hundreds of milliseconds each: only where they are used, inside functions.
 HEAVY = {
     "torch",

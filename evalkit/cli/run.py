@@ -54,10 +54,21 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "vllm", "vllm_server", "hf_local"]),
+    type=click.Choice(["auto", "vllm", "vllm_server", "hf_local", "ray", "ray:vllm", "ray:hf_local"]),
     default="auto",
     show_default=True,
-    help="What runs a local checkpoint; auto: vLLM where it is installed, else transformers.",
+    help="What runs a local checkpoint; auto: vLLM where it is installed, else transformers; ray: copies of either "
+    "on the GPUs and machines of a Ray cluster.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    help="Of --engine ray, how many copies of the model.  [default: what its GPUs hold]",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Of --engine ray, the cluster, or `auto`.  [default: RAY_ADDRESS, else this machine]",
 )
 @click.option(
     "--base-url", metavar="URL", help="The server to ask: an API's, or a vLLM server that is running."
@@ -87,6 +98,8 @@ def run_command(
     checkpoint: str | None,
     settings: tuple[str, ...],
     engine: str,
+    replicas: int | None,
+    address: str | None,
     base_url: str | None,
     rpm: float | None,
     tpm: float | None,
@@ -114,6 +127,7 @@ def run_command(
     from evalkit.store import RunStore
     from model_adapters import load_adapter
 
+    on_ray, engine = _ray_or_here(engine, replicas, address)
     choice = Choice(
         *(model_name, task_name, split_name, limit, seed, trained_on, train_seed, checkpoint),
         settings=parse_settings(settings) | _given(base_url, rpm, tpm, trust_remote_code),
@@ -129,11 +143,17 @@ def run_command(
     costs.warn()
     if batch:
         _require_batches(entry)
+    if on_ray:
+        _require_ray(entry)
     _show_log()
     with RunStore(folder) as store:
         journal = folder / "batches.jsonl" if batch else None
         proven = any(row["verdict"] != "failed" for row in store.rows.values())
-        load = partial(load_adapter, entry, journal, proven=proven)
+        load = (
+            _on_ray(entry, replicas, address)
+            if on_ray
+            else partial(load_adapter, entry, journal, proven=proven)
+        )
         meta = _execute_visibly(plan, store, load, costs.budget(), costs.paid_singly, execute)
         result = summary(meta, store.rows, folder)
     show_summary(result, as_json)
@@ -141,6 +161,28 @@ def run_command(
     if result["status"] != "complete":
         note(_why_unfinished(result, max_cost))
         click.get_current_context().exit(EXIT_UNFINISHED)
+
+
+def _ray_or_here(engine: str, replicas: int | None, address: str | None) -> tuple[bool, str]:
+    """Whether copies answer on Ray, and the engine of each."""
+    on_ray = engine.startswith("ray")
+    if not on_ray and (replicas or address):
+        raise click.UsageError("--replicas and --address go with --engine ray.")
+    return on_ray, engine.removeprefix("ray").removeprefix(":") or "auto"
+
+
+def _require_ray(entry: "ModelEntry") -> None:
+    from evalkit.extras import require
+    from model_adapters.replicas import require_replicable
+
+    require("--engine ray", "ray", "ray")
+    require_replicable(entry)
+
+
+def _on_ray(entry: "ModelEntry", replicas: int | None, address: str | None) -> Callable[[], "Adapter"]:
+    from model_adapters.replicas import RayReplicas
+
+    return partial(RayReplicas, entry, replicas, address)
 
 
 def _require_batches(entry: "ModelEntry") -> None:
