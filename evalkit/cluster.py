@@ -4,17 +4,23 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
-from evalkit.errors import Unavailable
+from evalkit.errors import AdapterError, EvalkitError, Unavailable
 from evalkit.extras import require
 
 # Ours hold what is on its way to a worker of another machine; Ray's own default is a third of the memory.
 _OBJECT_STORE_BYTES = 256 * 2**20
+
+
+_CHUNK = 16  # pieces of work that travel together
+_RETRIES = 3
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +44,37 @@ class Cluster:
         """The node that this process runs on; None where it is none of the cluster's."""
         return None if self.client else str(self.ray.get_runtime_context().get_node_id())
 
+    def in_order(self, work: Callable[[int], T], n: int) -> Iterator[T]:
+        """work(0), ..., work(n - 1) from the workers, in this order, as they are asked for.
+
+        Work that is lost with its worker is done again. Only a few chunks for each CPU are under way. Raises
+        EvalkitError as `work` does, and AdapterError where a chunk kills its workers again and again.
+        """
+        ray = self.ray
+        remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_chunk)
+        ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        starts, pending = iter(range(0, n, _CHUNK)), deque[Any]()
+        while True:
+            while len(pending) < ahead and (start := next(starts, None)) is not None:
+                pending.append(remote.remote(work, range(start, min(start + _CHUNK, n))))
+            if not pending:
+                return
+            try:
+                yield from ray.get(pending.popleft())
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, EvalkitError) else error) from None
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise AdapterError(f"Ray: work was lost {_RETRIES + 1} times ({reason}).") from None
+
     def close(self) -> None:
         """Disconnect, and end what was started for us. What others opened stays open."""
         if not self.kept:
             self.ray.shutdown()
+
+
+def _chunk(work: Callable[[int], T], indices: range) -> list[T]:
+    return [work(index) for index in indices]
 
 
 def connect(address: str | None, workers: int) -> Cluster:

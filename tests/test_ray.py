@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -170,3 +171,63 @@ def test_what_cannot_be(words, status, said, data, tmp_path, monkeypatch):
     assert result.exit_code == status
     assert said in result.output
     assert not list(tmp_path.glob("runs/*/*/run.json"))
+
+
+def test_data_are_the_same_wherever_they_are_drawn(data, cluster, tmp_path):  # noqa: F811
+    """`data build --engine ray`: the pixels and rows of the local one; the lost work of a worker is done again."""
+    words = [
+        "data",
+        "build",
+        "grid_patch",
+        "--n",
+        100,
+        "--data",
+        tmp_path,
+        "--engine",
+        "ray",
+        "--address",
+        cluster,
+    ]
+    done = subprocess.run(evalkit(*words, "--json"), capture_output=True, text=True, check=True)
+    (built,) = json.loads(done.stdout)
+    assert (
+        built["fingerprint"]
+        == cli_json("data", "build", "grid_patch", "--n", 100, "--data", data)[0]["fingerprint"]
+    )
+    assert cli_json("data", "verify", "--data", tmp_path)["ok"]
+
+
+SPREAD = """
+import os, signal, sys
+from functools import partial
+from pathlib import Path
+from evalkit.cluster import connect
+from evalkit.errors import DataError
+
+def deadly_once(marker, index):
+    if index == 40 and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return index
+
+def refusing(index):
+    raise DataError("No such picture.")
+
+cluster = connect(sys.argv[1], 1)
+assert list(cluster.in_order(partial(deadly_once, sys.argv[2]), 100)) == list(range(100))
+assert list(cluster.in_order(partial(deadly_once, sys.argv[2]), 0)) == []
+try:
+    list(cluster.in_order(refusing, 3))
+except Exception as error:
+    print(type(error).__name__, error)
+cluster.close()
+"""
+
+
+def test_work_that_is_lost_is_done_again(cluster, tmp_path):  # noqa: F811
+    done = subprocess.run(
+        [sys.executable, "-c", SPREAD, cluster, str(tmp_path / "marker")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "DataError No such picture.\n", done.stderr
+    assert (tmp_path / "marker").exists()

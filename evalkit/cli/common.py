@@ -33,6 +33,11 @@ results_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else on standard output."
 )
+address_option = click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Of --engine ray, the cluster, or `auto`.  [default: RAY_ADDRESS, else this machine]",
+)
 tasks_option = click.option(
     "--tasks",
     "tasks_dir",

@@ -1,16 +1,27 @@
 """evalkit data: build, import, verify, list and show data sets."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalkit.cli.common import EXIT_USER_ERROR, data_option, json_option, note, print_json
+from evalkit.cli.common import (
+    EXIT_USER_ERROR,
+    address_option,
+    data_option,
+    json_option,
+    note,
+    print_json,
+)
 from evalkit.cli.export import export_command
 from evalkit.cli.prepare import prepare_group
 from evalkit.records import Sample
+
+if TYPE_CHECKING:
+    from evalkit.datasets.build import Spread
 
 
 @click.group("data")
@@ -22,11 +33,22 @@ data_group.add_command(export_command)
 data_group.add_command(prepare_group)
 
 
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who draws: --workers processes of this machine, or the workers of a Ray cluster.",
+)
+
+
 @data_group.command("build")
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
 @click.option("--n", type=int, help="How many images.  [default: the paper's number]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pictures and of the split.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; the pixels are the same.")
+@engine_option
+@address_option
 @click.option("--force", is_flag=True, help="Replace another set that is in the way.")
 @click.option("--sheet", is_flag=True, help="Also draw a contact sheet, DATA/TASK/sheet.png.")
 @data_option
@@ -36,6 +58,8 @@ def build_command(
     n: int | None,
     seed: int,
     workers: int,
+    engine: str,
+    address: str | None,
     force: bool,
     sheet: bool,
     data_dir: Path,
@@ -43,7 +67,7 @@ def build_command(
 ) -> None:
     """Build synthetic data sets: line_intersection, line_tracing, grid_patch.
 
-    Each picture depends on (seed, task, index) alone: any --n and any --workers give the same pixels. A set
+    Each picture depends on (seed, task, index) alone: any --n, --workers and --engine give the same pixels. A set
     that stands there already is verified and kept. With --json the document is a list.
     """
     from dataclasses import asdict
@@ -54,21 +78,39 @@ def build_command(
     for task in tasks:
         recipe_of(task)  # all names are right before the first is built
     documents: list[dict[str, Any]] = []
-    for task in tasks:
-        built = build(task, data_dir, n=n, seed=seed, workers=workers, force=force)
-        if not as_json:
-            click.echo(built.summary + ("" if built.fresh else "; there already, verified"))
-        document = asdict(built) | {"folder": str(built.folder)}
-        if sheet:
-            from evalkit.datasets.sheet import write_sheet
-
-            path = write_sheet(data_dir, task, _asker(task))
-            document["sheet"] = str(path)
+    if address and engine != "ray":
+        raise click.UsageError("--address goes with --engine ray.")
+    with _spread(engine, address, workers) as spread:
+        for task in tasks:
+            built = build(task, data_dir, n=n, seed=seed, workers=workers, force=force, spread=spread)
             if not as_json:
-                click.echo(f"  {path}")
-        documents.append(document)
+                click.echo(built.summary + ("" if built.fresh else "; there already, verified"))
+            document = asdict(built) | {"folder": str(built.folder)}
+            if sheet:
+                from evalkit.datasets.sheet import write_sheet
+
+                path = write_sheet(data_dir, task, _asker(task))
+                document["sheet"] = str(path)
+                if not as_json:
+                    click.echo(f"  {path}")
+            documents.append(document)
     if as_json:
         print_json(documents)
+
+
+@contextmanager
+def _spread(engine: str, address: str | None, workers: int) -> "Iterator[Spread | None]":
+    """What draws on a Ray cluster; None where processes of this machine do."""
+    if engine == "local":
+        yield None
+        return
+    from evalkit.cluster import connect
+
+    cluster = connect(address, workers)
+    try:
+        yield cluster.in_order
+    finally:
+        cluster.close()
 
 
 def _asker(task_name: str) -> Callable[[Sample], str]:

@@ -12,6 +12,7 @@ import click
 
 from evalkit.cli.common import (
     EXIT_UNFINISHED,
+    address_option,
     data_option,
     json_option,
     models_option,
@@ -65,11 +66,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Of --engine ray, how many copies of the model.  [default: what its GPUs hold]",
 )
-@click.option(
-    "--address",
-    metavar="HOST:PORT",
-    help="Of --engine ray, the cluster, or `auto`.  [default: RAY_ADDRESS, else this machine]",
-)
+@address_option
 @click.option(
     "--base-url", metavar="URL", help="The server to ask: an API's, or a vLLM server that is running."
 )

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,10 @@ from evalkit.datasets.recipe import SPLITS, Recipe
 from evalkit.datasets.rows import picture_and_rows, recipe_of
 from evalkit.datasets.verify import damage
 from evalkit.errors import ConfigError, DataError
+
+Drawn = tuple[bytes, list[dict[str, Any]]]  # a picture as PNG, and its rows
+# (draw, n) -> draw(0), ..., draw(n - 1), in this order, wherever they are drawn
+Spread = Callable[[Callable[[int], Drawn], int], Iterable[Drawn]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,18 @@ class Built:
 
 
 def build(
-    task: str, data_dir: Path, *, n: int | None = None, seed: int = 0, workers: int = 1, force: bool = False
+    task: str,
+    data_dir: Path,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    force: bool = False,
+    spread: Spread | None = None,
 ) -> Built:
     """Draw `n` images (default: the paper's number) and put train and test in place.
 
+    workers: processes of this machine; spread: draws them elsewhere instead. This process alone writes.
     Raises ConfigError on bad numbers, DataError where another set is in the way.
     """
     recipe = recipe_of(task)
@@ -64,7 +76,9 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder, ".building-")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as temporary:
-            rows = _draw_all(recipe, Path(temporary), n, seed, workers)
+            draw = partial(_draw_one, recipe.name, seed)
+            drawn = spread(draw, n) if spread else _mapped(draw, n, workers)
+            rows = _write_images(recipe, Path(temporary), drawn, n)
             info = _write_rows(recipe, Path(temporary), rows, info, made_by)
             for split in SPLITS:
                 put_in_place(Path(temporary) / split, folder / split)
@@ -78,19 +92,19 @@ def _words(made_by: dict[str, Any] | None) -> str:
     return ", ".join(f"{key} {value}" for key, value in made_by.items()) if made_by else "of unknown origin"
 
 
-def _draw_all(recipe: Recipe, folder: Path, n: int, seed: int, workers: int) -> list[dict[str, Any]]:
+def _write_images(recipe: Recipe, folder: Path, drawn: Iterable[Drawn], n: int) -> list[dict[str, Any]]:
     for split in SPLITS:
         (folder / split / "images").mkdir(parents=True)
-    draw = partial(_draw_one, recipe.name, folder, seed)
     rows: list[dict[str, Any]] = []
     with tqdm(total=n, desc=f"building {recipe.name}", unit="image", disable=None) as bar:
-        for image_rows in _mapped(draw, n, workers):
+        for png, image_rows in drawn:
+            (folder / image_rows[0]["split"] / image_rows[0]["file_name"]).write_bytes(png)
             rows += image_rows
             bar.update(1)
     return rows
 
 
-def _mapped(draw: Any, n: int, workers: int) -> Iterator[list[dict[str, Any]]]:
+def _mapped(draw: Callable[[int], Drawn], n: int, workers: int) -> Iterator[Drawn]:
     """In the order of indices, whatever the workers."""
     if workers == 1:
         yield from map(draw, range(n))
@@ -100,11 +114,9 @@ def _mapped(draw: Any, n: int, workers: int) -> Iterator[list[dict[str, Any]]]:
         yield from pool.map(draw, range(n), chunksize=16)
 
 
-def _draw_one(task: str, folder: Path, seed: int, index: int) -> list[dict[str, Any]]:
-    """Draw and save image `index`; its rows."""
+def _draw_one(task: str, seed: int, index: int) -> Drawn:
     picture, rows = picture_and_rows(recipe_of(task), seed, index)
-    (folder / rows[0]["split"] / rows[0]["file_name"]).write_bytes(picture.png)
-    return rows
+    return picture.png, rows
 
 
 def _write_rows(
