@@ -16,7 +16,7 @@ from evalkit.cli.common import (
     results_option,
     tasks_option,
 )
-from evalkit.cli.run import show_summary
+from evalkit.cli.running import show_summary
 
 
 @click.command("score")
