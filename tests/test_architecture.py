@@ -22,6 +22,7 @@ LAYERS = (
         "probes",
         "serving",
         "sharing",
+        "suites",
     },
     {"cli", "__main__"},
 )

@@ -14,6 +14,7 @@ from evalkit.cli.report import compare_command, figures_command, leaderboard_com
 from evalkit.cli.results import results_group
 from evalkit.cli.run import run_command
 from evalkit.cli.score import import_command, score_command
+from evalkit.cli.suite import suite_command
 from evalkit.cli.train import train_command
 from evalkit.cli.view import view_command
 
@@ -39,6 +40,7 @@ for _command in (
     convert_group,
     train_command,
     run_command,
+    suite_command,
     probe_command,
     parse_command,
     score_command,
