@@ -82,7 +82,7 @@ def test_what_is_wrong_with_a_file(text, said, tmp_path):
 
 
 SUITE = """
-models: [{model: fake, set: {reply: "Yes", latency_s: LATENCY, log: LOG}}, SECOND]
+models: [{model: fake, set: {reply: 3, latency_s: LATENCY, log: LOG}}, SECOND]
 tasks: [{task: line_intersection, split: train}, line_tracing, {task: grid_patch, split: train, limit: 15}]
 """
 
@@ -111,7 +111,7 @@ def test_each_run_is_as_if_alone(data, tmp_path):
     ]
     assert [run["to_ask"] for run in plan["runs"]] == [run["result"]["n"] for run in done["runs"]]
     alone = ["run", "--data", data, "--results", tmp_path / "alone"]
-    for model, more in (("fake", ["--set", 'reply="Yes"']), ("tiny-qwen", ["--engine", "hf_local"])):
+    for model, more in (("fake", ["--set", "reply=3"]), ("tiny-qwen", ["--engine", "hf_local"])):
         for task, options in zip(
             TASKS, (["--split", "train"], [], ["--split", "train", "--limit", 15]), strict=True
         ):
