@@ -5,7 +5,7 @@ run sees exactly what an unbroken one would.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Example:
     input_ids:       S tokens; those from answer_start on are the answer and the EOS.
     query_index:     the position whose attention KLAL supervises.
     key_index:       (V,) positions of the visual tokens.
+    counted:         whether the sample counts at all.
     target:          (V,) float32, P of Eq. 5; klal_weight 0 leaves KLAL out for this sample.
     pixel_values, grid_thw: as model_adapters.local_inputs.ModelInput.
     """
@@ -56,6 +57,7 @@ class Example:
     klal_weight: float
     pixel_values: NDArray[np.float32]
     grid_thw: tuple[int, int, int] | None
+    counted: bool = True  # False: only there to fill a rank's batch
 
 
 def items_of(task: TaskSpec, samples: Sequence[Sample], family: str, frame: Frame | None) -> list[Item]:
@@ -77,7 +79,9 @@ def shuffled_answers(items: Sequence[Item], seed: int) -> list[Item]:
 
 
 class TrainingSet(torch.utils.data.Dataset[Example]):
-    """Examples by index. `keep_in_memory` prepares each once: for sets that fit."""
+    """Examples by index; from its length on they are the same ones, not counted. `keep_in_memory` prepares each
+    once: for sets that fit.
+    """
 
     def __init__(
         self, items: Sequence[Item], maker: InputMaker, klal: KlalSpec | None, *, keep_in_memory: bool = False
@@ -92,6 +96,8 @@ class TrainingSet(torch.utils.data.Dataset[Example]):
         return len(self._items)
 
     def __getitem__(self, index: int) -> Example:
+        if index >= len(self):
+            return replace(self[index % len(self)], counted=False)
         if not self._keep:
             return make_example(self._items[index], self._maker, self._klal)
         if index not in self._kept:
@@ -153,8 +159,8 @@ class Collator:
     """Examples -> one right-padded batch of CPU tensors.
 
     input_ids, attention_mask, labels: (B, S) int64; query_index: (B,) int64; key_index: (B, N) int64,
-    key_mask: (B, N) bool, target: (B, N) float32 with N the most visual tokens; klal_weight: (B,) float32;
-    and the family's pixel tensors. Never truncates: that would cut visual tokens.
+    key_mask: (B, N) bool, target: (B, N) float32 with N the most visual tokens; klal_weight, counted: (B,)
+    float32; and the family's pixel tensors. Never truncates: that would cut visual tokens.
     """
 
     maker: InputMaker
@@ -179,6 +185,7 @@ class Collator:
                 [torch.from_numpy(np.pad(e.target, (0, most - len(e.target)))) for e in examples]
             ),
             "klal_weight": torch.tensor([e.klal_weight for e in examples]),
+            "counted": torch.tensor([float(e.counted) for e in examples]),
         }
         return batch | self._pixels(examples, batch)
 

@@ -21,7 +21,11 @@ class Progress(TrainerCallback):
         # a resumed run's history comes from its checkpoint
         self.history[:] = [_facts(entry) for entry in state.log_history if "loss" in entry]
         self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self._label, unit="step", disable=None
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self._label,
+            unit="step",
+            disable=None if state.is_world_process_zero else True,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

@@ -79,6 +79,8 @@ class TrainSpec(_Strict):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     attention: str = "sdpa"  # or flash_attention_2; rows are taken beside it
     checkpointing: bool = True  # non-reentrant gradient checkpointing
+    # of several processes (torchrun, accelerate launch): none keeps a whole model on each (DDP), fsdp a part (FSDP2)
+    sharding: Literal["none", "fsdp"] = "none"
     seed: int = Field(default=0, ge=0)
 
     save_every: int | None = Field(default=None, ge=1)  # steps; null: ten times in a training
@@ -109,7 +111,7 @@ class TrainSpec(_Strict):
     @property
     def digest(self) -> str:
         """sha256 over all that changes the weights."""
-        where = {"device", "workers", "keep_in_memory", "log_every", "save_every"}
+        where = {"device", "workers", "keep_in_memory", "log_every", "save_every", "sharding"}
         return digest(self.model_dump(exclude=where))
 
 

@@ -14,37 +14,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
 
 from evalkit.errors import TrainError
+from trainers import resume
 from trainers.attention import RowRequest, attention_layers, require_gradient, use_row_attention
 from trainers.batches import IGNORED
 from trainers.klal import chosen_layers, klal
+from trainers.sharding import is_sharded
 from trainers.spec import KlalSpec
 
-_WEIGHTS = "model.resume.safetensors"
 _ROW_KEYS = ("query_index", "key_index", "key_mask", "target", "klal_weight")
 
 
 class SeededOrder(torch.utils.data.Sampler[int]):
-    """A permutation of the samples that depends on (seed, epoch) alone."""
+    """A permutation of the n samples that depends on (seed, epoch) alone, filled up to a multiple of `whole`.
 
-    def __init__(self, n: int, seed: int) -> None:
+    What fills it are n, n + 1, ...: examples that are not counted, so that ranks have batches of one number and
+    every sample still counts once an epoch.
+    """
+
+    def __init__(self, n: int, seed: int, whole: int = 1) -> None:
         self._n, self._seed, self._epoch = n, seed, 0
+        self._filled = -(-n // whole) * whole
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._n
+        return self._filled
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(1_000_003 * self._seed + self._epoch)
         yield from torch.randperm(self._n, generator=generator).tolist()
+        yield from range(self._n, self._filled)
 
 
 class KlalTrainer(Trainer):
@@ -79,83 +84,112 @@ class KlalTrainer(Trainer):
             use_row_attention(inner, attention)
             self._layers = chosen_layers(klal_spec.layers, attention_layers(inner))
         super().__init__(model=model, args=args, **rest)
+        self.sharded = is_sharded(model)
+        # what transformers calls a model that is spread over ranks already: not to be wrapped again
+        self.is_distributed_loading_by_transformers = self.sharded
         self._sums = {name: torch.zeros((), dtype=torch.float64) for name in ("ntp", "klal", "samples")}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         samples: Any = self.train_dataset if train_dataset is None else train_dataset
-        return SeededOrder(len(samples), self.args.seed)
+        ranks = self.args.world_size
+        return SeededOrder(
+            len(samples), self.args.seed, self.args.per_device_train_batch_size * ranks if ranks > 1 else 1
+        )
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> int:
         """The samples of the whole optimiser step, over accumulation and ranks."""
-        own = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        own = torch.stack([batch["counted"].sum() for batch in batch_samples]).sum().to(device)
         return int(self.accelerator.gather(own).sum()) if self.args.world_size > 1 else int(own)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         places = {name: inputs.pop(name) for name in _ROW_KEYS}
-        labels = inputs.pop("labels")
+        labels, counted = inputs.pop("labels"), inputs.pop("counted")
         request = self._request(places)
         ntp, outputs = ntp_loss(model, inputs, labels, request)
+        ntp = ntp * counted
         total, divergence = ntp, torch.zeros_like(ntp)
         if self._klal is not None and request is not None:
             if model.training:
                 require_gradient(request.rows)
             divergence = klal(request.rows, places["target"], places["key_mask"], self._klal.heads)
-            divergence = divergence * places["klal_weight"]
+            divergence = divergence * places["klal_weight"] * counted
             request.close()
             total = ntp + self._klal.weight * divergence
         if model.training:
-            self._add(ntp, divergence)
+            self._add(ntp, divergence, counted)
         samples = len(labels) * self.args.world_size if num_items_in_batch is None else num_items_in_batch
         # ranks' gradients are averaged, not added: each rank's share is scaled up to make the sum
         loss = total.sum() * self.args.world_size / samples
         return (loss, outputs) if return_outputs else loss
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A checkpoint to resume from, under the names that the model has in memory.
+    # A checkpoint to resume from is ours (trainers.resume), for all kinds of sharding. transformers' own writes
+    # published names, which its resume does not translate back: it would warn and go on from where it started.
 
-        save_pretrained writes published names, which Trainer's resume does not translate back: it would warn
-        and go on from the weights it started with.
-        """
-        if not self._plain or state_dict is not None:
-            super()._save(output_dir, state_dict)
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
-        model: Any = self.model
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(model, str(folder / _WEIGHTS))
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        weights = resume.gathered(resume.trained(self.model), keep=self.args.should_save)
+        if self.args.should_save:
+            resume.write(weights, Path(output_dir or str(self.args.output_dir)) / resume.WEIGHTS)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        folder, optimizer = Path(output_dir), self._bare_optimizer
+        tensors = resume.gathered(resume.optimizer_tensors(self.model, optimizer), keep=self.args.should_save)
+        if self.args.should_save:
+            resume.write(tensors, folder / resume.OPTIMIZER)
+            resume.write_scheduler(folder / resume.SCHEDULER, self.lr_scheduler)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        states = [resume.random_states(self.args.process_index, self.args.device)]
+        if self.args.world_size > 1:
+            of_all: list[Any] = [None] * self.args.world_size
+            torch.distributed.all_gather_object(of_all, states[0])
+            states = of_all
+        if self.args.should_save:
+            together = {name: state for one in states for name, state in one.items()}
+            resume.write(together, Path(output_dir) / resume.RNG)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load what `_save` wrote. Raises TrainError unless every weight is there."""
-        weights = Path(resume_from_checkpoint) / _WEIGHTS
-        if not self._plain:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        """Raises TrainError unless every trained weight is there."""
+        resume.read_weights(
+            Path(resume_from_checkpoint) / resume.WEIGHTS, self.model if model is None else model
+        )
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
             return
-        try:
-            whole: Any = self.model if model is None else model
-            load_model(whole, str(weights), strict=True)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise TrainError(
-                f"{weights}: not the weights of this model ({str(error).splitlines()[0]})."
-            ) from None
+        folder, optimizer = Path(checkpoint), self._bare_optimizer
+        resume.read_optimizer(folder / resume.OPTIMIZER, self.model, optimizer)
+        resume.read_scheduler(folder / resume.SCHEDULER, self.lr_scheduler, optimizer)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        args = self.args
+        seed = args.seed + 7_919 * self.state.global_step
+        path = Path(checkpoint) / resume.RNG
+        resume.read_random_states(path, args.process_index, args.world_size, args.device, seed)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        return resume.whole(norm)
 
     @property
-    def _plain(self) -> bool:
-        """A whole model on each device: neither adapters nor shards."""
-        return not hasattr(self.model, "peft_config") and not self.is_fsdp_enabled
+    def _bare_optimizer(self) -> Any:
+        """Without accelerate's wrapping."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
 
     def _request(self, places: dict[str, Tensor]) -> RowRequest | None:
         if self._klal is None:
             return None
         return RowRequest(places["query_index"], places["key_index"], places["key_mask"], self._layers)
 
-    def _add(self, ntp: Tensor, divergence: Tensor) -> None:
+    def _add(self, ntp: Tensor, divergence: Tensor, counted: Tensor) -> None:
         """Sums for the log, kept on the device: no synchronisation a step."""
         with torch.no_grad():
             for name, value in (("ntp", ntp.sum()), ("klal", divergence.sum())):
                 self._sums[name] = self._sums[name].to(value.device) + value.double()
-            self._sums["samples"] = self._sums["samples"].to(ntp.device) + len(ntp)
+            self._sums["samples"] = self._sums["samples"].to(ntp.device) + counted.sum().double()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:

@@ -22,6 +22,7 @@ from evalkit.sampling import stratified
 from evalkit.task import TaskSpec
 from model_adapters.families import family_class
 from model_adapters.local_inputs import InputMaker, loading
+from trainers import resume
 from trainers.batches import (
     Collator,
     Item,
@@ -33,6 +34,7 @@ from trainers.batches import (
 )
 from trainers.checkpoint import TRAINING_FILE, export, last_complete, read_training
 from trainers.progress import Progress
+from trainers.sharding import shard
 from trainers.spec import TrainSpec
 from trainers.trainer import KlalTrainer
 
@@ -76,7 +78,9 @@ def train(
         raise TrainError(
             f"{out} holds another training ({_words(done)}); --force replaces it, --out goes elsewhere."
         )
-    trainer_folder = _claim(out, key, force)
+    state = _processes(spec)
+    with state.main_process_first():
+        trainer_folder = _claim(out, key, force) if state.is_main_process else out / "trainer"
     started = now()
     if not sys.stderr.isatty():
         import_module("transformers").utils.logging.disable_progress_bar()
@@ -112,18 +116,36 @@ def train(
             "versions": versions() | _trainer_versions(),
             "git_commit": git_commit(),
             "ran_on": machine()
-            | {"device": _device_name(trainer.args.device), "world_size": trainer.args.world_size},
+            | {"device": _device_name(trainer.args.device), "world_size": trainer.args.world_size}
+            | ({"sharding": spec.sharding} if trainer.args.world_size > 1 else {}),
             "started": started,
             "ended": now(),
             "seconds_since_start_or_resume": round(progress.seconds, 1),
             "resumed_from_step": int(resumed.name.rpartition("-")[2]) if resumed else None,
             "history": history,
         }
+        model = _whole_model(trainer, spec, base)
         if trainer.args.should_save:
-            export(
-                trainer.model, base.checkpoint, base.revision, out, training, merge=spec.export == "merged"
-            )
+            export(model, base.checkpoint, base.revision, out, training, merge=spec.export == "merged")
     return training | {"fresh": True}
+
+
+def _processes(spec: TrainSpec) -> Any:
+    """The processes that train together, as torchrun or accelerate launch has started them; else this one."""
+    return import_module("accelerate").PartialState(cpu=spec.device == "cpu" or not torch.cuda.is_available())
+
+
+def _whole_model(trainer: KlalTrainer, spec: TrainSpec, base: Base) -> Any:
+    """The trained model in one piece; of a sharded one None but for the first process."""
+    if not trainer.sharded:
+        return trainer.model
+    weights = resume.gathered(resume.trained(trainer.model), keep=trainer.args.should_save)
+    if not trainer.args.should_save:
+        return None
+    model = load_model(spec, base, {"revision": base.revision, "trust_remote_code": base.trust_remote_code})
+    for name, weight in resume.trained(model):
+        resume.put(name, weights[name], weight, Path("the trained weights"))
+    return model
 
 
 def _words(training: dict[str, Any]) -> str:
@@ -179,6 +201,8 @@ def _trainer(
     model = load_model(spec, base, hub)
     if model.num_parameters() < _ONE_THREAD_PARAMETERS and args.device.type == "cpu":
         torch.set_num_threads(1)
+    if spec.sharding == "fsdp":
+        shard(model, base.family, args.device)
     trainer = KlalTrainer(
         model,
         args,
@@ -212,6 +236,11 @@ def _arguments(spec: TrainSpec, folder: Path, n_items: int) -> Any:
             f"x {world} processes."
         )
     steps = spec.steps or math.ceil(n_items / spec.batch_size * (spec.epochs or 0))
+    if spec.sharding == "fsdp" and world == 1:
+        raise ConfigError(
+            "sharding: fsdp spreads a model over several processes: start it by torchrun --nproc-per-node N "
+            "-m evalkit train ..., or leave it out."
+        )
     cuda = torch.cuda.is_available() and spec.device != "cpu"
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "logs")
     return import_module("transformers").TrainingArguments(
@@ -240,6 +269,8 @@ def _arguments(spec: TrainSpec, folder: Path, n_items: int) -> Any:
         label_names=["labels"],
         report_to=["tensorboard"],
         disable_tqdm=True,
+        # parts of a trained vision tower stand behind the layer that is read, and get no gradient
+        ddp_find_unused_parameters="vision" not in spec.freeze,
     )
 
 
