@@ -1,7 +1,10 @@
 """What all commands share: folders, --json, one-line errors."""
 
 import json
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,6 +93,18 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """A line for the person at the terminal, on standard error."""
     click.echo(text, err=True)
+
+
+@contextmanager
+def first_of_ranks() -> Iterator[bool]:
+    """Whether this process is the first of those that torchrun has started, or alone: the one that speaks.
+
+    Takes leave of the others at the end.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    yield ranks == 1 or int(os.environ.get("RANK", "0")) == 0
+    if ranks > 1 and (torch := sys.modules.get("torch")) and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -7,6 +7,7 @@ import click
 
 from evalkit.cli.common import (
     data_option,
+    first_of_ranks,
     json_option,
     models_option,
     parse_settings,
@@ -69,6 +70,10 @@ def train_command(
 
     The same command again does nothing, or goes on after a kill from the last checkpoint with optimiser
     state, to the same weights. `evalkit run --model M --task T` then finds the checkpoint.
+
+    On several GPUs or machines: torchrun --nproc-per-node N -m evalkit train ..., or accelerate launch -m evalkit
+    train .... Every GPU then holds a whole model, or with --set sharding=fsdp a part. The loss of a step and its
+    gradient are those of one GPU, and a training goes on with any number of them.
     """
     from evalkit.datasets.disk import read_split
     from evalkit.task import load_task
@@ -87,7 +92,10 @@ def train_command(
     if dry_run:
         _show_plan(spec, base, data, out, as_json)
         return
-    training = _train(spec, base, data, out, force)
+    with first_of_ranks() as first:
+        training = _train(spec, base, data, out, force)
+    if not first:
+        return
     if as_json:
         print_json({key: value for key, value in training.items() if key != "history"} | {"folder": str(out)})
         return
