@@ -104,14 +104,16 @@ def run_command(
     """Evaluate a model on a task.
 
     Every reply is on disk before the next counts. The same command again does nothing, or finishes
-    what is missing: after a kill, a crash or failed replies nothing that is stored is asked twice.
+    what is missing: after a kill, a crash or failed replies nothing that is stored is asked twice. With
+    --results s3://BUCKET/PATH the same holds from any machine.
 
     Exit status: 0 done; 1 an error of yours; 2 usage; 3 unfinished.
     """
     from evalkit.cli.estimates import Costs, show_plan
     from evalkit.cli.planning import Choice, plan_for
+    from evalkit.remote.folders import fetched
+    from evalkit.remote.run import open_run
     from evalkit.runner import execute, summary
-    from evalkit.store import RunStore
     from model_adapters import load_adapter
 
     choice = Choice(
@@ -124,19 +126,19 @@ def run_command(
     folder = results_dir / "runs" / plan.name
     costs = Costs(entry, plan, batch, max_cost)
     if dry_run:
-        show_plan(plan, folder, costs, as_json)
+        show_plan(plan, fetched(folder), costs, as_json)
         return
     costs.warn()
     if batch:
         _require_batches(entry)
     _show_log()
-    with RunStore(folder) as store:
+    with open_run(folder) as store:
         journal = folder / "batches.jsonl" if batch else None
         proven = any(row["verdict"] != "failed" for row in store.rows.values())
         load = partial(load_adapter, entry, journal, proven=proven)
         meta = _execute_visibly(plan, store, load, costs.budget(), costs.paid_singly, execute)
         result = summary(meta, store.rows, folder)
-    show_summary(result, as_json)
+        show_summary(result, as_json)  # before the end, which waits for shared storage
     _warn_of_answers(meta, result)
     if result["status"] != "complete":
         note(_why_unfinished(result, max_cost))
