@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 TERM_S = 60.0
 SKEW_S = 5.0
 _LOOK_AGAIN_S = 0.5
-_STEP_IS_ONE = ("s3://", "gs://")
+_STEP_IS_ONE = "s3://"
 
 
 class Lease:

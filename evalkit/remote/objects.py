@@ -1,8 +1,10 @@
 """The calls on a bucket. Objects are written whole: a reader sees the old one or the new one."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ from evalkit.remote.faults import Absent, Changed, Unreachable, described, raise
 T = TypeVar("T")
 
 _EXTRAS = {"s3": "evalkit-vlm[s3]", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+_READ_BY_LIBRARIES = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_")
 _FIRST_WAIT_S = 0.5
 # Short enough to notice a storage that is down; whoever calls says how often it is tried again.
 _S3_CALLS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 1}}
@@ -131,6 +134,14 @@ def _tag(info: Any) -> str:
 
 def open_objects(root: str) -> Objects:
     """The objects of protocol://bucket. Raises StoreError: no such protocol, or its package is missing."""
+    return _opened(
+        root, frozenset(item for item in os.environ.items() if item[0].startswith(_READ_BY_LIBRARIES))
+    )
+
+
+@lru_cache(maxsize=8)
+def _opened(root: str, environment: frozenset[tuple[str, str]]) -> Objects:
+    """One client for all that a command does; another where the environment names other keys or servers."""
     protocol = root.partition("://")[0]
     try:
         from fsspec.core import url_to_fs

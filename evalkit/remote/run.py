@@ -1,22 +1,24 @@
 """A run folder that is shared: RunStore in the mirror, a lease in the bucket, rows sent as they come."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from evalkit.errors import Unsent
+from evalkit.errors import StoreError, Unsent
 from evalkit.remote.folders import fetched, sent
 from evalkit.remote.lease import Lease
 from evalkit.remote.mirror import Mirror, mirror_of
-from evalkit.remote.parts import Parts, listed_parts
+from evalkit.remote.parts import Parts, listed_parts, not_at_work
 from evalkit.remote.pulling import pull_run
 from evalkit.remote.uploading import Uploader
 from evalkit.store import RunStore, dump_row
 
 _LOG = logging.getLogger(__name__)
+_READERS_LEAVE_S = 2.0
 
 
 def replace_run(folder: Path) -> None:
@@ -41,7 +43,12 @@ def held(folder: Path) -> Iterator[None]:
         return
     key = mirror.key(folder)
     lease = Lease(mirror, key)
-    with mirror.alone(f"held {key}"):
+    folder.mkdir(parents=True, exist_ok=True)
+    with not_at_work(folder) as idle:
+        if not idle:
+            raise StoreError(
+                f"{folder}: another process is writing there. Wait for it, or stop it and start again."
+            )
         lease.take()
         try:
             fetched(folder)
@@ -70,6 +77,17 @@ class SharedRun(RunStore):
             self._lease.release()
             raise
         self._uploader = Uploader(mirror, self._run, self._parts, self._lease)
+
+    def _take_lock(self) -> None:
+        """A reader that brings the mirror up to date holds a run for a moment; a writer holds it for longer."""
+        until = time.monotonic() + _READERS_LEAVE_S
+        while True:
+            try:
+                return super()._take_lock()
+            except StoreError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.1)
 
     def _prepare(self) -> None:
         self._lease.take()
