@@ -197,7 +197,7 @@ def test_a_second_machine_is_refused_in_one_line(s3, grid_data, tmp_path, monkey
 
 
 def test_a_second_process_of_the_machine_is_refused(s3):
-    folder = local_folder(f"{s3.url}/runs/m/r")
+    folder = local_folder(f"{s3.url}/runs/m/t-0a1b2c3d")
     with open_run(folder), pytest.raises(StoreError, match=r"another process \(pid .* is writing this run"):
         open_run(folder)
     with open_run(folder):  # and free again
@@ -210,7 +210,7 @@ def test_of_two_that_take_over_one_succeeds(s3, tmp_path, monkeypatch):
     for name in ("a", "b", "c", "d"):
         monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / name))
         mirrors.append(mirror_of(local_folder(s3.url)))
-    s3.put("shared/runs/m/r/lease.json", json.dumps({"owner": "x", "expires": 1.0}).encode())
+    s3.put("shared/runs/m/t-0a1b2c3d/lease.json", json.dumps({"owner": "x", "expires": 1.0}).encode())
     start = threading.Barrier(len(mirrors))
 
     def take(lease):
@@ -221,7 +221,9 @@ def test_of_two_that_take_over_one_succeeds(s3, tmp_path, monkeypatch):
         except StoreError as error:
             refused.append(str(error))
 
-    threads = [threading.Thread(target=take, args=(Lease(mirror, "shared/runs/m/r"),)) for mirror in mirrors]
+    threads = [
+        threading.Thread(target=take, args=(Lease(mirror, "shared/runs/m/t-0a1b2c3d"),)) for mirror in mirrors
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -233,7 +235,7 @@ def test_of_two_that_take_over_one_succeeds(s3, tmp_path, monkeypatch):
 
 def test_a_lease_is_renewed_also_when_answers_are_lost(s3, monkeypatch):
     monkeypatch.setattr(leases, "TERM_S", 0.3)
-    lease = Lease(mirror_of(local_folder(s3.url)), "shared/runs/m/r")
+    lease = Lease(mirror_of(local_folder(s3.url)), "shared/runs/m/t-0a1b2c3d")
     lease.take()
     (key,) = s3.names()
     before = s3.get(key)
@@ -251,7 +253,7 @@ def test_a_lease_is_renewed_also_when_answers_are_lost(s3, monkeypatch):
 
 def test_who_lost_the_lease_stops_and_loses_no_row(s3, monkeypatch):
     monkeypatch.setattr(leases, "TERM_S", 0.3)
-    folder = local_folder(f"{s3.url}/runs/m/r")
+    folder = local_folder(f"{s3.url}/runs/m/t-0a1b2c3d")
 
     def write_on():
         with open_run(folder) as store:
@@ -265,7 +267,7 @@ def test_who_lost_the_lease_stops_and_loses_no_row(s3, monkeypatch):
                 "since": 1.0,
                 "expires": time.time() + 60,
             }
-            s3.put("shared/runs/m/r/lease.json", json.dumps(thief).encode())
+            s3.put("shared/runs/m/t-0a1b2c3d/lease.json", json.dumps(thief).encode())
             for i in range(500):
                 time.sleep(0.02)
                 store.append(row(f"b{i}", reply="1"))
@@ -275,7 +277,7 @@ def test_who_lost_the_lease_stops_and_loses_no_row(s3, monkeypatch):
     assert "pid 7 on h2" in str(caught.value)
     (lease,) = s3.names("lease.json")
     assert json.loads(s3.get(lease))["owner"] == "t"  # not given back: it is another's
-    assert "shared/runs/m/r/rows.jsonl" not in s3.names()  # and not ours to write
+    assert "shared/runs/m/t-0a1b2c3d/rows.jsonl" not in s3.names()  # and not ours to write
     s3.end_lease()
     with open_run(folder) as store:
         ours = set(store.rows)
@@ -284,7 +286,7 @@ def test_who_lost_the_lease_stops_and_loses_no_row(s3, monkeypatch):
 
 
 def test_a_damaged_lease_has_run_out(s3):
-    s3.put("shared/runs/m/r/lease.json", b"\xff not JSON")
-    with open_run(local_folder(f"{s3.url}/runs/m/r")) as store:
+    s3.put("shared/runs/m/t-0a1b2c3d/lease.json", b"\xff not JSON")
+    with open_run(local_folder(f"{s3.url}/runs/m/t-0a1b2c3d")) as store:
         store.append(row("a"))
     assert s3.samples() == ["a"]

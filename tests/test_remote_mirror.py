@@ -54,19 +54,21 @@ def test_rows_of_the_mirror_alone():
 
 
 def test_a_contradiction_keeps_the_buckets_row_and_says_so(s3, caplog):
-    folder = local_folder(f"{s3.url}/runs/m/r")
+    folder = local_folder(f"{s3.url}/runs/m/t-0a1b2c3d")
     folder.mkdir(parents=True)
     (folder / "rows.jsonl").write_bytes(lines(row("a", reply="here"), row("b", reply="here")))
-    s3.put("shared/runs/m/r/rows.jsonl", lines(row("a", reply="there")))
+    s3.put("shared/runs/m/t-0a1b2c3d/rows.jsonl", lines(row("a", reply="there")))
     with open_run(folder) as store:
         assert {name: one["reply"] for name, one in store.rows.items()} == {"a": "there", "b": "here"}
     assert "1 samples have another reply here than in the bucket, whose stands; the first: 'a'" in caplog.text
-    assert s3.get("shared/runs/m/r/rows.jsonl") == lines(row("a", reply="there"), row("b", reply="here"))
+    assert s3.get("shared/runs/m/t-0a1b2c3d/rows.jsonl") == lines(
+        row("a", reply="there"), row("b", reply="here")
+    )
 
 
 def test_replies_survive_as_they_were(s3):
     odd = "zwei\nZeilen \u2028 \ud800"  # a lone surrogate as models send them
-    folder = local_folder(f"{s3.url}/runs/m/r")
+    folder = local_folder(f"{s3.url}/runs/m/t-0a1b2c3d")
     with open_run(folder) as store:
         store.append(row("a", reply=odd))
     with open_run(folder) as store:
@@ -76,10 +78,12 @@ def test_replies_survive_as_they_were(s3):
 @pytest.mark.parametrize(
     ("key", "run"),
     [
-        ("p/runs/m/r/rows.jsonl", "p/runs/m/r"),
-        ("runs/m/r/rows/000001-a.jsonl", "runs/m/r"),
-        ("runs/m/r/run.json", "runs/m/r"),
-        ("leaderboard/runs/m/r.html", None),
+        ("p/runs/m/t-0a1b2c3d/rows.jsonl", "p/runs/m/t-0a1b2c3d"),
+        ("runs/m/t-0a1b2c3d/rows/000001-a.jsonl", "runs/m/t-0a1b2c3d"),
+        ("runs/m/t-0a1b2c3d/run.json", "runs/m/t-0a1b2c3d"),
+        ("leaderboard/runs/m/t-0a1b2c3d.html", None),
+        ("runs/experiment/leaderboard/leaderboard.html", None),  # of s3://bucket/runs/experiment
+        ("runs/experiment/runs/m/t-0a1b2c3d/run.json", "runs/experiment/runs/m/t-0a1b2c3d"),
         ("probes/m/r/rows.jsonl", None),
     ],
 )
@@ -171,20 +175,20 @@ HOSTILE = [
 def test_hostile_names_never_leave_the_mirror(s3, tmp_path, caplog):
     for i, name in enumerate(HOSTILE):
         s3.put(f"shared/d/{name}", f"evil {i}".encode())
-        s3.put(f"shared/runs/m/r/{name}", f"evil {i}".encode())
+        s3.put(f"shared/runs/m/t-0a1b2c3d/{name}", f"evil {i}".encode())
         if name in HOSTILE[:-2]:
-            s3.put(f"shared/runs/m/r/rows/{name}.jsonl", lines(row(f"evil{i}")))
+            s3.put(f"shared/runs/m/t-0a1b2c3d/rows/{name}.jsonl", lines(row(f"evil{i}")))
     s3.put("shared/d/good", b"good")
     s3.put("shared/d/x", b"file")
     s3.put("shared/d/x/y", b"file below a file")
-    s3.put("shared/runs/m/r/rows.jsonl", lines(row("a")))
+    s3.put("shared/runs/m/t-0a1b2c3d/rows.jsonl", lines(row("a")))
     before = {path for path in tmp_path.parent.rglob("*") if "machine-1" not in path.parts}
     fetched(local_folder(s3.url), "d", "runs")
     assert {path for path in tmp_path.parent.rglob("*") if "machine-1" not in path.parts} == before
     files = {name.partition("/files/")[2] for name in mirrored(tmp_path) if "/files/" in name}
-    assert files - {"shared/runs/m/r/.lock"} in (
-        {"shared/d/good", "shared/d/x", "shared/runs/m/r/rows.jsonl"},
-        {"shared/d/good", "shared/d/x/y", "shared/runs/m/r/rows.jsonl"},
+    assert files - {"shared/runs/m/t-0a1b2c3d/.lock"} in (
+        {"shared/d/good", "shared/d/x", "shared/runs/m/t-0a1b2c3d/rows.jsonl"},
+        {"shared/d/good", "shared/d/x/y", "shared/runs/m/t-0a1b2c3d/rows.jsonl"},
     )
     said = [record.getMessage() for record in caplog.records if record.name.startswith("evalkit")]
     assert all(

@@ -16,6 +16,8 @@ T = TypeVar("T")
 _EXTRAS = {"s3": "evalkit-vlm[s3]", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 _READ_BY_LIBRARIES = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_")
 _FIRST_WAIT_S = 0.5
+_UPLOAD_S = 60.0
+_SLOWEST_UPLOAD = 50_000.0  # bytes a second
 # Short enough to notice a storage that is down; whoever calls says how often it is tried again.
 _S3_CALLS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 1}}
 
@@ -66,15 +68,20 @@ class Objects:
         self._call(key, lambda: self.fs.get_file(self._path(key), str(path)))
 
     def send(self, key: str, path: Path) -> None:
-        self._call(key, lambda: self.fs.put_file(str(path), self._path(key)))
+        limit = self._limit(path.stat().st_size)
+        self._call(key, lambda: self.fs.put_file(str(path), self._path(key), **limit))
 
     def put(self, key: str, data: bytes) -> str:
         """The tag of the object that is there now."""
-        return self._tag_of_put(key, self._call(key, lambda: self.fs.pipe_file(self._path(key), data)))
+        limit = self._limit(len(data))
+        return self._tag_of_put(
+            key, self._call(key, lambda: self.fs.pipe_file(self._path(key), data, **limit))
+        )
 
     def create(self, key: str, data: bytes) -> str:
         """Put a new object. Raises Changed if there is one; data must be the caller's own, like no other's."""
-        return self._own(key, data, lambda: self.fs.pipe_file(self._path(key), data, mode="create"))
+        limit = self._limit(len(data))
+        return self._own(key, data, lambda: self.fs.pipe_file(self._path(key), data, mode="create", **limit))
 
     def replace(self, key: str, data: bytes, tag: str) -> str:
         """Put an object in the place of the one with this tag. Raises Changed if it is there no longer.
@@ -83,7 +90,10 @@ class Objects:
         other may both believe that they did.
         """
         if self.root.startswith("s3://"):
-            return self._own(key, data, lambda: self.fs.pipe_file(self._path(key), data, IfMatch=tag))
+            limit = self._limit(len(data))
+            return self._own(
+                key, data, lambda: self.fs.pipe_file(self._path(key), data, IfMatch=tag, **limit)
+            )
         if self.tag(key) != tag:
             raise Changed(f"{self.root}/{key}: changed by another process meanwhile.")
         return self.put(key, data)
@@ -107,6 +117,12 @@ class Objects:
 
     def _tag_of_put(self, key: str, answer: Any) -> str:
         return str(answer["ETag"]) if isinstance(answer, dict) and "ETag" in answer else self.tag(key)
+
+    def _limit(self, size: int) -> dict[str, float]:
+        """What an upload may take: a server that stops reading would keep it for ever, and has no other limit."""
+        return (
+            {"timeout": _UPLOAD_S + size / _SLOWEST_UPLOAD} if getattr(self.fs, "async_impl", False) else {}
+        )
 
     def _path(self, key: str) -> str:
         return f"{self.base.rstrip('/')}/{key}"

@@ -24,9 +24,11 @@ _LOG = logging.getLogger(__name__)
 SEGMENTS = "rows"
 _AT_ONCE = 8
 _TRIES = 3
-# RESULTS/runs/<model>/<run>/ rows.jsonl | rows/<segment>.jsonl
-_PART = re.compile(r"(?P<run>(?:.*/)?runs/[^/]+/[^/]+)/(?:rows\.jsonl|rows/[^/]+\.jsonl)")
-_OF_RUN = re.compile(r"(?P<run>(?:.*/)?runs/[^/]+/[^/]+)/[^/]+")
+# RESULTS/runs/<model>/<task>-<split>...-<hash8>: by its hash a run is told from other folders, as RESULTS itself may
+# lie below a folder called runs
+_RUN = r"(?P<run>(?:.*/)?runs/[^/]+/[^/]+-[0-9a-f]{8})"
+_PART = re.compile(_RUN + r"/(?:rows\.jsonl|rows/[^/]+\.jsonl)")
+_OF_RUN = re.compile(_RUN + r"/[^/]+")
 
 Entries = dict[str, dict[str, Any] | None]
 

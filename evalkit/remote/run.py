@@ -12,10 +12,10 @@ from evalkit.errors import StoreError, Unsent
 from evalkit.remote.folders import fetched, sent
 from evalkit.remote.lease import Lease
 from evalkit.remote.mirror import Mirror, mirror_of
-from evalkit.remote.parts import Parts, listed_parts, not_at_work
+from evalkit.remote.parts import Parts, listed_parts, not_at_work, run_of
 from evalkit.remote.pulling import pull_run
 from evalkit.remote.uploading import Uploader
-from evalkit.store import RunStore, dump_row
+from evalkit.store import RUN_FILE, RunStore, dump_row
 
 _LOG = logging.getLogger(__name__)
 _READERS_LEAVE_S = 2.0
@@ -69,6 +69,10 @@ class SharedRun(RunStore):
     def __init__(self, folder: Path, mirror: Mirror, *, replacing: bool = False) -> None:
         """replacing: the bucket's rows are not united with those here, which take their place."""
         self._mirror, self._run, self._replacing = mirror, mirror.key(folder), replacing
+        if run_of(f"{self._run}/{RUN_FILE}") != self._run:
+            raise StoreError(
+                f"{mirror.url(self._run)}: no run's name: expected RESULTS/runs/MODEL/TASK-SPLIT-HASH."
+            )
         self._lease = Lease(mirror, self._run)
         self._parts = Parts()
         try:
