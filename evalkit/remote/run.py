@@ -1,6 +1,8 @@
 """A run folder that is shared: RunStore in the mirror, a lease in the bucket, rows sent as they come."""
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +34,19 @@ def open_run(folder: Path) -> RunStore:
     """The run in this folder, held exclusively: on this machine, and where it is shared, by all machines."""
     mirror = mirror_of(folder)
     return RunStore(folder) if mirror is None else SharedRun(folder, mirror)
+
+
+@contextmanager
+def _unmoved_by_sigterm() -> Iterator[None]:
+    """A scheduler's SIGTERM does not end the sending of what is there: it lasts PATIENCE_S at most. Ctrl-C ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -107,7 +122,8 @@ class SharedRun(RunStore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            left = self._uploader.finish()
+            with _unmoved_by_sigterm():
+                left = self._uploader.finish()
         finally:
             self._lease.release()
             super().__exit__(kind, error, trace)
