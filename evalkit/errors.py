@@ -6,7 +6,8 @@
     ├── FrameError          coordinates that cannot be converted between frames
     ├── TargetError         a target map that the model's visual tokens cannot hold
     ├── TrainError          a training that cannot start, or would not train what it says
-    ├── StoreError          a run folder: locked, damaged or of another run
+    ├── StoreError          a run folder or shared storage: locked, damaged, of another run, not to be reached
+    │   └── Unsent          what was written is on this machine alone, as shared storage does not answer
     └── AdapterError        a model that cannot be loaded or asked
         ├── Unavailable     what this machine lacks for it (a package, a key, a checkpoint)
         └── QuotaExhausted  the provider answers no more until time has passed or somebody has paid
@@ -41,7 +42,11 @@ class TrainError(EvalkitError):
 
 
 class StoreError(EvalkitError):
-    """A run folder is locked, damaged or belongs to another run."""
+    """A run folder is locked, damaged or belongs to another run; or shared storage refuses."""
+
+
+class Unsent(StoreError):
+    """What was written is kept on this machine and not yet on shared storage; the same command sends it."""
 
 
 class AdapterError(EvalkitError):

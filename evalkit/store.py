@@ -20,7 +20,7 @@ from evalkit.records import VERDICTS
 
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
-_LOCK_FILE = ".lock"
+LOCK_FILE = ".lock"
 SCHEMA = 1
 # What every reader of run.json relies on.
 _META_KEYS: dict[str, tuple[str, ...]] = {
@@ -47,10 +47,11 @@ class RunStore:
         self.folder = folder
         with _one_line(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         self._rows_fd: int | None = None
         try:
             self._take_lock()
+            self._prepare()
             drop_torn_line(folder / ROWS_FILE)
             self.rows: dict[str, dict[str, Any]] = {}
             for row in read_rows(folder):
@@ -60,6 +61,9 @@ class RunStore:
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _prepare(self) -> None:
+        """What a kind of store does with a folder that it holds, before the rows are read."""
 
     def _take_lock(self) -> None:
         try:

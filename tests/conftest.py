@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from remote_fixture import grid_data, s3, s3_proxy, s3_server  # noqa: F401  # fixtures
 
 
 @pytest.fixture(scope="session")

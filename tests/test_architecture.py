@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"", "errors", "records", "paths", "yamlfile", "extras", "cluster"},
     {"frames", "parsers", "metrics", "stats", "targets", "costs"},
-    {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance", "scores"},
+    {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance", "scores", "remote"},
     {
         "runner",
         "importing",
@@ -43,6 +43,8 @@ HEAVY = {
     "aiohttp",
     "huggingface_hub",
     "inspect_ai",
+    "fsspec",
+    "s3fs",
 }
 NEVER_IN_EVALKIT = {"torch", "transformers", "vllm", "openai", "google"}
 

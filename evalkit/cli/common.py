@@ -10,28 +10,43 @@ from typing import Any, TypeVar
 
 import click
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, Unsent
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_USER_ERROR = 1
 EXIT_UNFINISHED = 3
 
+
+class Folder(click.Path):
+    """A folder, or a URL of shared storage (s3://bucket/path), of which it is the folder of the local mirror."""
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if isinstance(value, str) and "://" in value:
+            from evalkit.remote.folders import local_folder
+
+            return local_folder(value)
+        return super().convert(value, parameter, context)
+
+
 data_option = click.option(
     "--data",
     "data_dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(file_okay=False),
     default=Path("data"),
     show_default=True,
-    help="Folder of the data sets.",
+    help="Folder of the data sets, or a URL as s3://BUCKET/PATH.",
 )
 results_option = click.option(
     "--results",
     "results_dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(file_okay=False),
     default=Path("results"),
     show_default=True,
-    help="Folder of runs, tables and leaderboard.",
+    help="Folder of runs, tables and leaderboard, or a URL as s3://BUCKET/PATH.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else on standard output."
@@ -65,6 +80,9 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except Unsent as error:
+            click.echo(f"Unfinished: {error}", err=True)
+            context.exit(EXIT_UNFINISHED)
         except EvalkitError as error:
             click.echo(f"Error: {error}", err=True)
             context.exit(EXIT_USER_ERROR)

@@ -74,9 +74,11 @@ def build_command(
 
     from evalkit.datasets.build import build
     from evalkit.datasets.rows import recipe_of
+    from evalkit.remote.folders import fetched, sent
 
     for task in tasks:
         recipe_of(task)  # all names are right before the first is built
+    fetched(data_dir, *tasks)
     documents: list[dict[str, Any]] = []
     if address and engine != "ray":
         raise click.UsageError("--address goes with --engine ray.")
@@ -93,6 +95,7 @@ def build_command(
                 document["sheet"] = str(path)
                 if not as_json:
                     click.echo(f"  {path}")
+            sent(data_dir, task)
             documents.append(document)
     if as_json:
         print_json(documents)
@@ -136,8 +139,10 @@ def import_command(task: str, folder: Path, name: str, force: bool, data_dir: Pa
     of one id show the same curves and are one cluster. Evaluate it with --split NAME.
     """
     from evalkit.datasets.blindtest import import_folder
+    from evalkit.remote.folders import fetched, sent
 
-    entry = import_folder(folder, data_dir, name, force=force)
+    entry = import_folder(folder, fetched(data_dir, task), name, force=force)
+    sent(data_dir, task)
     if as_json:
         print_json({"dataset": task, **entry})
         return
@@ -152,8 +157,9 @@ def import_command(task: str, folder: Path, name: str, force: bool, data_dir: Pa
 def verify_command(tasks: tuple[str, ...], data_dir: Path, as_json: bool) -> None:
     """Decode every image and compare pixels and rows with the recorded fingerprints; exit 1 on damage."""
     from evalkit.datasets.verify import verify
+    from evalkit.remote.folders import fetched
 
-    entries = verify(data_dir, tasks)
+    entries = verify(fetched(data_dir, *tasks), tasks)
     for entry in [] if as_json else entries:
         for fault in entry["faults"]:
             click.echo(fault)
@@ -181,10 +187,15 @@ def _state(entry: dict[str, Any]) -> str:
 @json_option
 def list_command(data_dir: Path, as_json: bool) -> None:
     """List what is there: splits, sizes, fingerprints, licences, sources."""
-    from evalkit.datasets.disk import list_datasets
+    from evalkit.datasets.disk import DATASET_FILE, METADATA, list_datasets
+    from evalkit.remote.folders import fetched, sizes
     from evalkit.report.pages import plain
 
-    entries = list_datasets(data_dir)
+    entries = list_datasets(fetched(data_dir, only=(DATASET_FILE, METADATA)))
+    if (there := sizes(data_dir)) is not None:  # the pictures are not fetched for this
+        for entry in entries:
+            start = f"{entry['dataset']}/{entry['split']}/"
+            entry["bytes"] = sum(size for name, size in there.items() if name.startswith(start))
     if as_json:
         print_json(entries)
         return
@@ -230,15 +241,19 @@ def sheet_command(
     from evalkit.datasets import DATASETS
     from evalkit.datasets.sheet import write_sheet
     from evalkit.errors import DataError
+    from evalkit.remote.folders import fetched, sent
 
     if task not in DATASETS:
         raise DataError(f"No data set named {task!r}. Known: {', '.join(DATASETS)}.")
+    fetched(data_dir, task)
     if not targets:
         click.echo(write_sheet(data_dir, task, _asker(task)))
+        sent(data_dir, task)
         return
     draw = _target_drawer(task, _token_layout(family, layout, max_pixels), sigma, floor)
     name = f"targets-{family}{'-crop' if layout == 'crop' else ''}.png"
     click.echo(write_sheet(data_dir, task, _asker(task), draw, name))
+    sent(data_dir, task)
 
 
 def _token_layout(family: str, layout: str, max_pixels: int | None) -> Any:
@@ -286,10 +301,12 @@ def show_command(
     from evalkit.datasets.disk import read_split, splits_of
     from evalkit.datasets.sheet import beside, draw_sample
     from evalkit.errors import DataError, TargetError
+    from evalkit.remote.folders import fetched
     from evalkit.report.pages import plain
 
     if task not in DATASETS:
         raise DataError(f"No data set named {task!r}. Known: {', '.join(DATASETS)}.")
+    fetched(data_dir, task)
     splits = [split] if split else sorted(splits_of(data_dir, task), key=lambda name: name != "test")
     samples = [s for name in splits or ["test"] for s in read_split(data_dir, task, name).samples]
     sample = next((s for s in samples if s.sample_id == sample_id), None)

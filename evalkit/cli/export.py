@@ -55,6 +55,7 @@ def export_command(
     To publish: hf upload USER/NAME FOLDER --repo-type dataset.
     """
     from evalkit.exporting.export import export
+    from evalkit.remote.folders import fetched
     from evalkit.task import load_task
 
     if model_name and family:
@@ -66,7 +67,7 @@ def export_command(
     out = out or Path("exports") / f"{task.name}-{format_name}"
     content = export(
         task,
-        data_dir,
+        fetched(data_dir, task.dataset),
         out,
         format_name,
         splits=splits,

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 @json_option
 def tasks_command(tasks_dir: Path | None, data_dir: Path, as_json: bool) -> None:
     """List the tasks: what they ask, how they are scored, whether their data are here."""
+    from evalkit.datasets.disk import METADATA
+    from evalkit.remote.folders import fetched
     from evalkit.task import load_task, task_files
 
+    fetched(data_dir, only=(METADATA,))
     rows: list[dict[str, Any]] = []
     for path in task_files(tasks_dir):
         task = load_task(path.stem, tasks_dir)

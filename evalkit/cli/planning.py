@@ -44,6 +44,7 @@ def plan_for(
     """
     from evalkit.datasets.disk import read_split
     from evalkit.prompts import resolve_frame
+    from evalkit.remote.folders import fetched
     from evalkit.runner import make_plan
     from evalkit.task import load_task
     from model_adapters import identity
@@ -58,7 +59,7 @@ def plan_for(
         require_checkpoint(entry)
     if why and say:
         say(why)
-    split = read_split(data_dir, task.dataset, choice.split or task.splits[0])
+    split = read_split(fetched(data_dir, task.dataset), task.dataset, choice.split or task.splits[0])
     if runnable:
         split.require_images()
     variant = task.variant(entry.family)

@@ -87,12 +87,14 @@ def pixmo_points_command(
     """
     from evalkit.datasets.fetching import FetchLimits
     from evalkit.datasets.pixmo_points import Web, prepare, prepare_from
+    from evalkit.remote.folders import fetched, sent
 
     web = Web(
         FetchLimits(jobs=jobs, per_host=per_host, timeout_s=timeout, max_bytes=round(max_mb * 2**20)),
         allow_private == "any" or frozenset((allow_private,) if allow_private else ()),
         retry,
     )
+    fetched(data_dir, "pixmo_points")
     if manifest is None:
         if partial:
             raise click.UsageError("--partial goes with --manifest.")
@@ -101,6 +103,7 @@ def pixmo_points_command(
         )  # fmt: skip
     else:
         prepared = prepare_from(data_dir, manifest, web=web, partial=partial, force=force)
+    sent(data_dir, "pixmo_points")
     if as_json:
         print_json(_document(prepared))
     else:

@@ -57,6 +57,7 @@ def refcoco_command(
     """
     from evalkit.datasets.refcoco import Wish, prepare
     from evalkit.datasets.refcoco_refs import SPLITS
+    from evalkit.remote.folders import fetched, sent
 
     if no_images == (images is not None):
         raise click.UsageError("Give --images, or --no-images.")
@@ -66,7 +67,8 @@ def refcoco_command(
             f"--splits {splits}: {', '.join(unknown) if names else 'none'}; known: {', '.join(SPLITS)}."
         )
     wish = Wish(annotations, names, images, sample, seed, partial, unc_val)
-    entries = prepare(data_dir, wish, force=force, jobs=jobs)
+    entries = prepare(fetched(data_dir, "refcoco"), wish, force=force, jobs=jobs)
+    sent(data_dir, "refcoco")
     if as_json:
         print_json(entries)
         return

@@ -97,6 +97,8 @@ def probe_command(
     """
     from evalkit.cli.planning import Choice, chosen_entry, plan_for, with_chosen_engine
     from evalkit.provenance import digest
+    from evalkit.remote.folders import fetched
+    from evalkit.remote.run import held
 
     choice = Choice(
         *(model_name, task_name, split_name, limit, seed, trained_on, train_seed, checkpoint),
@@ -110,9 +112,11 @@ def probe_command(
     how = {"answer": answer, "query": query, "maps": maps}
     name = f"{plan.name.rpartition('-')[0]}-{digest([plan.name, how])[:8]}"
     folder = results_dir / "probes" / name
-    if not (folder / "probe.json").is_file():
-        texts = _gold(entry, plan) if answer == "gold" else _replies(results_dir, plan, choice.model)
-        _probe(entry, plan, texts, how, folder)
+    with held(folder):
+        if not (folder / "probe.json").is_file():
+            fetched(results_dir / "runs" / plan.name)
+            texts = _gold(entry, plan) if answer == "gold" else _replies(results_dir, plan, choice.model)
+            _probe(entry, plan, texts, how, folder)
     meta = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
     if as_json:
         print_json(meta | {"probe": str(folder)})

@@ -33,17 +33,21 @@ def replicate_command(
 
     Data go to DATA/SCALE (DATA itself at paper scale), results to RESULTS/replicate-SCALE, checkpoints to
     checkpoints/. The same command goes on after a kill. Data sets that cannot be built and are not at hand
-    are left out, by name.
+    are left out, by name. On shared storage the steps share data and results; checkpoints, logs and which steps
+    are done stay on this machine.
     """
     from evalkit.cli.pipeline import Command, Pipeline
-    from evalkit.datasets.disk import splits_of
+    from evalkit.datasets.disk import DATASET_FILE, METADATA, splits_of
+    from evalkit.remote.folders import address, fetched
     from trainers.scale import left_out, load_scale, narrowed, plan
 
     scale = narrowed(load_scale(scale_name), list(tasks), list(families), list(seeds))
     data = data_dir if scale_name == "paper" else data_dir / scale_name
     out = results_dir / f"replicate-{scale_name}"
+    for task in scale.tasks:
+        fetched(data, task, only=(DATASET_FILE, METADATA))
     at_hand = {task: "train" in splits_of(data, task) for task in scale.tasks if task not in scale.data}
-    folders = ("--data", str(data), "--results", str(out))
+    folders = ("--data", address(data), "--results", address(out))
     steps = plan(scale, at_hand)
     work = [Command(step.key, (*step.words, *folders), step.needs) for step in steps]
     everything = tuple(command.key for command in work)
@@ -67,4 +71,4 @@ def replicate_command(
         f"{scale.title}: {len(work)} steps, {sum(seconds.values()) / 60:.0f} minutes of work in all, "
         f"{(time.monotonic() - started) / 60:.0f} minutes now."
     )
-    click.echo(out / "tables" / f"{scale_name}.html")
+    click.echo(f"{address(out)}/tables/{scale_name}.html")

@@ -1,11 +1,12 @@
 """evalkit compare, tables, leaderboard: what stored runs say."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from evalkit.cli.common import data_option, json_option, note, percent, print_json, results_option
+from evalkit.cli.common import Folder, data_option, json_option, note, percent, print_json, results_option
 
 
 @click.command("compare")
@@ -39,14 +40,18 @@ def compare_command(
 ) -> None:
     """Paired comparison of stored runs on the samples they share.
 
-    A MODEL is a model's name or the folder of one run.
+    A MODEL is a model's name, or the folder or URL of one run.
     """
     from evalkit.compare import compare, find_run
+    from evalkit.remote.address import is_url
+    from evalkit.remote.folders import fetched, local_folder
     from evalkit.task import load_task
 
     if len(models) < 2:
         raise click.UsageError("Name at least two models.")
     split = split or load_task(task).splits[0]
+    fetched(results_dir, "runs")
+    models = tuple(str(fetched(local_folder(model))) if is_url(model) else model for model in models)
     document = compare([find_run(model, task, split, results_dir, trained_on) for model in models], seed)
     if as_json:
         print_json(document)
@@ -151,9 +156,7 @@ def _show_pair(first: str, second: str, pair: dict[str, Any], n_pairs: int) -> N
 
 
 @click.command("tables")
-@click.option(
-    "--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/tables]"
-)
+@click.option("--out", "out_dir", type=Folder(file_okay=False), help="[default: RESULTS/tables]")
 @click.option(
     "--scale",
     "scale_name",
@@ -164,19 +167,20 @@ def _show_pair(first: str, second: str, pair: dict[str, Any], n_pairs: int) -> N
 def tables_command(out_dir: Path | None, scale_name: str | None, results_dir: Path, as_json: bool) -> None:
     """Tables 1-5 of the paper, ours beside the printed numbers (Markdown, HTML, LaTeX, CSV)."""
     from evalkit.leaderboard import load_runs
+    from evalkit.remote.folders import fetched, sent
     from evalkit.report.figures import described
     from evalkit.report.paper import load_paper
     from evalkit.report.tables import build_tables
     from evalkit.report.writing import write_tables
     from evalkit.scores import ScoreBook
 
-    book = ScoreBook(results_dir)
+    out_dir = fetched(out_dir or results_dir / "tables")
+    book = ScoreBook(fetched(results_dir, "runs", "probes", "figures", "leaderboard/runs"))
     scale = None if scale_name is None else _scale_facts(scale_name)
     document = build_tables(load_paper(), load_runs(results_dir, book), book, scale)
     figures = described(results_dir / "figures") if scale_name is not None else []
-    paths = write_tables(
-        document | {"figures": figures}, out_dir or results_dir / "tables", results_dir, scale_name
-    )
+    paths = write_tables(document | {"figures": figures}, out_dir, results_dir, scale_name)
+    sent(out_dir)
     if as_json:
         print_json(document | {"files": [str(path) for path in paths]})
         return
@@ -195,34 +199,33 @@ def _scale_facts(name: str) -> dict[str, str]:
 @click.option(
     "--scale", "scale_name", default="paper", show_default=True, help="Whose models: tiny, small, paper."
 )
-@click.option(
-    "--out", "out_dir", type=click.Path(path_type=Path, file_okay=False), help="[default: RESULTS/figures]"
-)
+@click.option("--out", "out_dir", type=Folder(file_okay=False), help="[default: RESULTS/figures]")
 @data_option
 @results_option
 def figures_command(scale_name: str, out_dir: Path | None, data_dir: Path, results_dir: Path) -> None:
     """Figures 3-5 of the paper from stored probes (PNG and SVG)."""
+    from evalkit.probes import paper_probes
+    from evalkit.remote.folders import fetched, is_shared, sent
     from evalkit.report.figures import Drawn, draw_figures
     from evalkit.report.paper import load_paper
     from evalkit.report.trios import trios
 
     facts = _scale_facts(scale_name)
     footnote = f"{facts['title']}: not the paper's models." if facts["prefix"] else ""
-    drawn = Drawn(out_dir or results_dir / "figures", footnote)
+    drawn = Drawn(fetched(out_dir or results_dir / "figures"), footnote)
+    fetched(results_dir, "runs", "probes")
+    if is_shared(data_dir):
+        _fetch_data_of([probe.meta for probe in paper_probes(results_dir)], data_dir)
     paths = draw_figures(results_dir, data_dir, trios(load_paper(), facts["prefix"]), drawn)
     if not paths:
         note(f"No probes of these models in {results_dir}: evalkit probe makes them.")
+    sent(drawn.out_dir)
     for path in paths:
         click.echo(path)
 
 
 @click.command("leaderboard")
-@click.option(
-    "--out",
-    "out_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="[default: RESULTS/leaderboard]",
-)
+@click.option("--out", "out_dir", type=Folder(file_okay=False), help="[default: RESULTS/leaderboard]")
 @click.option(
     "--pages/--no-pages", default=True, help="A page for each run, with its samples.  [default: yes]"
 )
@@ -240,19 +243,18 @@ def leaderboard_command(
     Pictures come from --data where it holds the very data of a run; they are linked into the folder.
     """
     from evalkit.leaderboard import load_runs
+    from evalkit.remote.folders import fetched, is_shared, sent
     from evalkit.report.board import build_board
     from evalkit.report.boardfiles import write_board
     from evalkit.scores import ScoreBook
 
-    book = ScoreBook(results_dir)
+    out_dir = fetched(out_dir or results_dir / "leaderboard")
+    book = ScoreBook(fetched(results_dir, "runs", "probes"))
     document = build_board(load_runs(results_dir, book), book)
-    paths = write_board(
-        document,
-        out_dir or results_dir / "leaderboard",
-        results_dir,
-        data_dir=data_dir if pictures else None,
-        pages=pages,
-    )
+    if pictures and is_shared(data_dir):
+        _fetch_data_of([book.of(run["run"]).meta for run in document["runs"]], data_dir)
+    paths = write_board(document, out_dir, results_dir, data_dir=data_dir if pictures else None, pages=pages)
+    sent(out_dir)
     if as_json:
         print_json(document | {"files": [str(path) for path in paths]})
         return
@@ -261,3 +263,12 @@ def leaderboard_command(
         click.echo(path)
     if len(paths) > len(shown):
         note(f"and {len(paths) - len(shown)} pages of runs below {paths[0].parent / 'runs'}")
+
+
+def _fetch_data_of(metas: Sequence[Mapping[str, Any]], data_dir: Path) -> None:
+    """The data sets that runs or probes are of, from shared storage; names that are none are left out."""
+    from evalkit.datasets import DATASETS
+    from evalkit.remote.folders import fetched
+
+    for name in sorted({str(meta["dataset"]["name"]) for meta in metas} & DATASETS.keys()):
+        fetched(data_dir, name)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from evalkit.cli.common import Group, json_option, note, percent, print_json, results_option
+from evalkit.cli.common import Folder, Group, json_option, note, percent, print_json, results_option
 
 
 @click.group("results", cls=Group)
@@ -14,7 +14,7 @@ def results_group() -> None:
 
 
 @results_group.command("export")
-@click.argument("runs", nargs=-1, metavar="[RUN ...]", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, metavar="[RUN ...]", type=Folder())
 @click.option("--all", "every", is_flag=True, help="Every run below RESULTS/runs.")
 @click.option(
     "--out", "out", required=True, type=click.Path(path_type=Path),
@@ -42,15 +42,16 @@ def export_command(
 ) -> None:
     """Write runs to one archive, or in a form that others read.
 
-    RUN is a run's folder. Keys are never written: an export in which one is found is refused. Local paths
+    RUN is a run's folder or URL. Keys are never written: an export in which one is found is refused. Local paths
     and addresses of servers are left out.
     """
     from evalkit.errors import StoreError
+    from evalkit.remote.folders import fetched
     from evalkit.store import find_runs
 
     if every == bool(runs):
         raise click.UsageError("Name run folders, or --all.")
-    folders = _finished(find_runs(results_dir)) if every else list(runs)
+    folders = _finished(find_runs(fetched(results_dir, "runs"))) if every else [fetched(run) for run in runs]
     if not folders:
         raise StoreError(f"No runs below {results_dir / 'runs'}.")
     if kind != "archive":
@@ -108,9 +109,13 @@ def import_command(
     archive: Path, dry_run: bool, replace: bool, strict: bool, results_dir: Path, as_json: bool
 ) -> None:
     """Merge an archive's runs into RESULTS: all of it is checked first, and every fault is named."""
+    from evalkit.remote.folders import fetched
+    from evalkit.remote.run import replace_run
     from evalkit.sharing.merging import merge
 
-    done = merge(archive, results_dir, replace=replace, strict=strict, dry_run=dry_run)
+    done = merge(archive, fetched(results_dir, "runs"), replace=replace, strict=strict, dry_run=dry_run)
+    for run in () if dry_run else (*done["imported"], *done["replaced"], *done["present"]):
+        replace_run(results_dir / run)
     if as_json:
         print_json(done | {"dry_run": dry_run})
         return
@@ -124,14 +129,15 @@ def import_command(
 
 
 @results_group.command("diff")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=Folder())
+@click.argument("b", type=Folder())
 @json_option
 def diff_command(a: Path, b: Path, as_json: bool) -> None:
-    """Which cells changed from A to B, and why. A and B are results folders or archives."""
+    """Which cells changed from A to B, and why. A and B are results folders, their URLs, or archives."""
+    from evalkit.remote.folders import fetched
     from evalkit.sharing.changes import changes, results_of
 
-    with results_of(a) as before, results_of(b) as after:
+    with results_of(fetched(a, "runs")) as before, results_of(fetched(b, "runs")) as after:
         document = changes(before, after)
     if as_json:
         print_json(document)

@@ -103,13 +103,15 @@ def run_command(
     """Evaluate a model on a task.
 
     Every reply is on disk before the next counts. The same command again does nothing, or finishes
-    what is missing: after a kill, a crash or failed replies nothing that is stored is asked twice.
+    what is missing: after a kill, a crash or failed replies nothing that is stored is asked twice. With
+    --results s3://BUCKET/PATH the same holds from any machine.
 
     Exit status: 0 done; 1 an error of yours; 2 usage; 3 unfinished.
     """
     from evalkit.cli.estimates import Costs, show_plan
     from evalkit.cli.planning import Choice, plan_for
     from evalkit.cli.running import How, answer, load, show_log, show_summary, warn_of_answers, why_unfinished
+    from evalkit.remote.folders import fetched
 
     how = How(engine, replicas, address, batch)
     if not how.on_ray and (replicas or address):
@@ -124,7 +126,7 @@ def run_command(
     folder = results_dir / "runs" / plan.name
     costs = Costs(entry, plan, batch, max_cost)
     if dry_run:
-        show_plan(plan, folder, costs, as_json)
+        show_plan(plan, fetched(folder), costs, as_json)
         return
     costs.warn()
     how.require_for(entry)

@@ -67,16 +67,16 @@ def answer(
     plan: "Plan", folder: Path, costs: "Costs", how: How, load: Load, show: Callable[[dict[str, Any]], None]
 ) -> tuple[dict[str, Any], dict[str, Any], bool]:
     """Ask what has no answer yet; run.json, the summary, and whether somebody stopped it."""
+    from evalkit.remote.run import open_run
     from evalkit.runner import execute, summary
-    from evalkit.store import RunStore
 
-    with RunStore(folder) as store:
+    with open_run(folder) as store:
         journal = folder / "batches.jsonl" if how.batch else None
         proven = any(row["verdict"] != "failed" for row in store.rows.values())
         make = partial(load, costs.entry, how, journal, proven)
         meta, stopped = _execute_visibly(plan, store, make, costs.budget(), costs.paid_singly, execute)
         result = summary(meta, store.rows, folder)
-        show(result)
+        show(result)  # before the end, which waits for shared storage
     return meta, result, stopped
 
 

@@ -8,6 +8,7 @@ import click
 
 from evalkit.cli.common import (
     EXIT_UNFINISHED,
+    Folder,
     data_option,
     json_option,
     models_option,
@@ -20,7 +21,7 @@ from evalkit.cli.running import show_summary
 
 
 @click.command("score")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=Folder())
 @click.option("--all", "every", is_flag=True, help="Every run below RESULTS/runs.")
 @click.option("--dry-run", is_flag=True, help="Say which verdicts would flip; change nothing.")
 @click.option(
@@ -46,14 +47,15 @@ def score_command(
 ) -> None:
     """Read stored replies again with today's parsers and metrics; no model is asked.
 
-    RUN is a run folder. The verdicts that flip are listed; in --json all of them, as `flipped`. With --all
+    RUN is a run's folder or URL. The verdicts that flip are listed; in --json all of them, as `flipped`. With --all
     and --json the document is a list.
     """
+    from evalkit.remote.folders import fetched
     from evalkit.store import find_runs
 
     if every == (run is not None):
         raise click.UsageError("Name one run folder, or --all.")
-    folders = find_runs(results_dir) if run is None else [run]
+    folders = find_runs(fetched(results_dir, "runs")) if run is None else [fetched(run)]
     results = []
     for folder in folders:
         result, flipped = _score_one(folder, tasks_dir, models_file, write=not dry_run)
@@ -92,13 +94,14 @@ def _show_flipped(flipped: list[dict[str, Any]], show: int, dry_run: bool) -> No
 def _score_one(
     folder: Path, tasks_dir: Path | None, models_file: Path | None, *, write: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from evalkit.remote.run import open_run
     from evalkit.runner import rescore, settle, summary
     from evalkit.scoring import Scorer
     from evalkit.store import RunStore, read_meta
     from evalkit.task import load_task
 
     read_meta(folder)  # refuses what is no run before anything is opened for writing
-    with RunStore(folder) as store:
+    with open_run(folder) if write else RunStore(folder) as store:
         meta = read_meta(folder)
         stored = meta["task"]
         task = load_task(stored["name"], tasks_dir)
@@ -169,8 +172,9 @@ def import_command(
     """
     from evalkit.datasets.disk import read_split
     from evalkit.importing import import_replies
+    from evalkit.remote.folders import fetched
+    from evalkit.remote.run import open_run
     from evalkit.runner import summary
-    from evalkit.store import RunStore
     from evalkit.task import load_task
     from model_adapters import load_registry
     from model_adapters.registry import parse_frame
@@ -180,7 +184,7 @@ def import_command(
     plan, replies = import_replies(
         file,
         task=task,
-        split=read_split(data_dir, task.dataset, split_name),
+        split=read_split(fetched(data_dir, task.dataset), task.dataset, split_name),
         model_name=model_name,
         model=entry.model_dump() if entry else None,
         model_frame=entry.frame.frame() if entry and entry.frame else None,
@@ -188,12 +192,12 @@ def import_command(
         parser=parser_name,
     )
     folder = results_dir / "runs" / plan.name
-    with RunStore(folder) as store:
+    with open_run(folder) as store:
         from evalkit.importing import store_replies
 
         meta = store_replies(plan, store, replies)
         result = summary(meta, store.rows, folder)
-    show_summary(result, as_json)
+        show_summary(result, as_json)
     if result["status"] != "complete":
         note(f"Unfinished: {result['verdicts']['failed']} samples have no reply in {file}.")
         click.get_current_context().exit(EXIT_UNFINISHED)

@@ -111,6 +111,7 @@ class Planned:
     folder: Path | None = None
     fault: str | None = None
     result: dict[str, Any] | None = None
+    unsent: str | None = None  # why shared storage does not have all of it
 
     @property
     def name(self) -> str:
@@ -118,7 +119,8 @@ class Planned:
 
     @property
     def unfinished(self) -> bool:
-        return self.fault is None and (self.result is None or self.result["status"] != "complete")
+        done = self.result is not None and self.result["status"] == "complete" and self.unsent is None
+        return self.fault is None and not done
 
 
 def planned(suite: "Suite", given: Mapping[str, Any], places: Places) -> list[Planned]:
@@ -182,13 +184,14 @@ def _plan(one: Planned, places: Places, *, full: bool) -> Any:
 def _facts(one: Planned, plan: Any) -> dict[str, Any]:
     """What a run asks and takes: samples, engine, GPUs, gigabytes of weights on each, dollars."""
     from evalkit.cli.estimates import Costs
+    from evalkit.remote.folders import fetched
     from evalkit.store import read_rows
     from model_adapters.settings import LOCAL_KINDS
 
     assert one.entry is not None
     assert one.folder is not None
     entry = one.entry
-    stored = {row["sample_id"] for row in read_rows(one.folder) if row["verdict"] != "failed"}
+    stored = {row["sample_id"] for row in read_rows(fetched(one.folder)) if row["verdict"] != "failed"}
     to_ask = [prompt for prompt in plan.prompts if prompt.sample_id not in stored]
     local = entry.adapter in LOCAL_KINDS
     parallel = [int(entry.runtime.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "data")]
@@ -209,7 +212,7 @@ def _facts(one: Planned, plan: Any) -> dict[str, Any]:
 def _run_all(suite: "Suite", work: Iterable[Planned], places: Places) -> bool:
     """Run what has something to ask, or nothing stored at all; whether somebody stopped it."""
     from evalkit.cli.running import show_log
-    from evalkit.errors import EvalkitError
+    from evalkit.errors import EvalkitError, Unsent
 
     show_log()
     work = list(work)
@@ -222,6 +225,9 @@ def _run_all(suite: "Suite", work: Iterable[Planned], places: Places) -> bool:
             try:
                 if _run_one(suite, one, work, places, kept):
                     return True
+            except Unsent as error:
+                one.unsent = str(error)
+                note(f"Unfinished: {error}")
             except EvalkitError as error:
                 one.fault = str(error)
                 note(f"Error: {error}")
@@ -245,9 +251,13 @@ def _run_one(suite: "Suite", one: Planned, work: list[Planned], places: Places, 
     left = None if suite.max_cost is None else max(0.0, suite.max_cost - _spent(one, work))
     costs = Costs(one.entry, plan, one.how.batch, left)
     costs.warn()
-    meta, one.result, stopped = answer(plan, one.folder, costs, one.how, kept.load, lambda result: None)
-    note(_line(one))
-    warn_of_answers(meta, one.result)
+
+    def show(result: dict[str, Any]) -> None:
+        one.result = result
+        note(_line(one))
+
+    meta, result, stopped = answer(plan, one.folder, costs, one.how, kept.load, show)
+    warn_of_answers(meta, result)
     return stopped
 
 

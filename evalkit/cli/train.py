@@ -76,6 +76,7 @@ def train_command(
     gradient are those of one GPU, and a training goes on with any number of them.
     """
     from evalkit.datasets.disk import read_split
+    from evalkit.remote.folders import fetched
     from evalkit.task import load_task
     from model_adapters import get_entry
     from trainers.spec import find_config, make_spec, read_config
@@ -86,7 +87,7 @@ def train_command(
     out = out or _place(entry, spec)
     base = _base_entry(spec, base_checkpoint, models_file)
     tasks = [load_task(name, tasks_dir) for name in spec.tasks]
-    data = [(task, read_split(data_dir, task.dataset, spec.split)) for task in tasks]
+    data = [(task, read_split(fetched(data_dir, task.dataset), task.dataset, spec.split)) for task in tasks]
     for _, split in data:
         split.require_images()
     if dry_run:

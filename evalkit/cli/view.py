@@ -6,31 +6,32 @@ from typing import Any
 
 import click
 
-from evalkit.cli.common import note
+from evalkit.cli.common import Folder, note
 
 START = "leaderboard/leaderboard.html"
 
 
 @click.command("view")
-@click.argument("results_dir", metavar="[RESULTS]", default="results", type=click.Path(path_type=Path))
+@click.argument("results_dir", metavar="[RESULTS]", default="results", type=Folder())
 @click.option("--port", type=click.IntRange(1, 65_535), help="[default: any that is free]")
 @click.option("--no-browser", is_flag=True, help="Only say the address.")
 @click.option("--verbose", is_flag=True, help="A line a request, on standard error.")
 def view_command(results_dir: Path, port: int | None, no_browser: bool, verbose: bool) -> None:
     """Look at the leaderboard, tables and runs of RESULTS in a browser.
 
-    Serves the folder on this machine alone, read-only, until Ctrl-C.
+    Serves the folder on this machine alone, read-only, until Ctrl-C. Of a URL (s3://BUCKET/PATH) it serves what
+    is there at the start.
     """
     import webbrowser
 
     from evalkit.errors import StoreError
+    from evalkit.remote.folders import address, fetched
     from evalkit.report.pages import plain
     from evalkit.serving import Server
 
-    if not (results_dir / START).is_file():
-        raise StoreError(
-            f"{results_dir / START}: not there yet. Make it: evalkit leaderboard --results {results_dir}"
-        )
+    if not (fetched(results_dir) / START).is_file():
+        where = address(results_dir)
+        raise StoreError(f"{where}/{START}: not there yet. Make it: evalkit leaderboard --results {where}")
     with Server(results_dir, port or 0, (lambda line: note(plain(line))) if verbose else None) as server:
         for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with Ctrl-C ignored
             signal.signal(number, _interrupt)
