@@ -241,6 +241,12 @@ def _arguments(spec: TrainSpec, folder: Path, n_items: int) -> Any:
             "sharding: fsdp spreads a model over several processes: start it by torchrun --nproc-per-node N "
             "-m evalkit train ..., or leave it out."
         )
+    for kind in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true":
+            raise ConfigError(
+                f"accelerate launch was told to use {kind}: leave it out there and say --set sharding=fsdp, which "
+                "keeps KLAL's loss and gradient those of one GPU."
+            )
     cuda = torch.cuda.is_available() and spec.device != "cpu"
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "logs")
     return import_module("transformers").TrainingArguments(

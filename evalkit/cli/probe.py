@@ -1,7 +1,9 @@
 """evalkit probe: where a model looks when it answers."""
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import click
 
 from evalkit.cli.common import (
     data_option,
+    first_of_ranks,
     json_option,
     models_option,
     note,
@@ -21,6 +24,7 @@ from evalkit.cli.common import (
 if TYPE_CHECKING:
     from evalkit.runner import Plan
     from model_adapters import ModelEntry
+    from trainers.ranks import Ranks
 
 
 @click.command("probe")
@@ -93,7 +97,8 @@ def probe_command(
     """Measure where a model looks when it answers (Fig. 4, Table 5, the maps of Figs. 3 and 5).
 
     The answers are those of the model's stored run on the same samples; `evalkit run` comes first. Rows are
-    stored as they come; the same command again does nothing, or finishes what is missing.
+    stored as they come; the same command again does nothing, or finishes what is missing. On several GPUs:
+    torchrun --nproc-per-node N -m evalkit probe ...; each probes a part of the samples.
     """
     from evalkit.cli.planning import Choice, chosen_entry, plan_for, with_chosen_engine
     from evalkit.provenance import digest
@@ -112,11 +117,13 @@ def probe_command(
     how = {"answer": answer, "query": query, "maps": maps}
     name = f"{plan.name.rpartition('-')[0]}-{digest([plan.name, how])[:8]}"
     folder = results_dir / "probes" / name
-    with held(folder):
+    with first_of_ranks() as first, held(folder) if first else nullcontext():
         if not (folder / "probe.json").is_file():
             fetched(results_dir / "runs" / plan.name)
             texts = _gold(entry, plan) if answer == "gold" else _replies(results_dir, plan, choice.model)
             _probe(entry, plan, texts, how, folder)
+    if not first:
+        return
     meta = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
     if as_json:
         print_json(meta | {"probe": str(folder)})
@@ -162,18 +169,27 @@ def _probe(
     from evalkit.report.pages import write
     from model_adapters import load_adapter
 
+    ranks = _ranks()
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_rows(folder)
-    write(folder / ROWS_FILE, "".join(json.dumps(row) + "\n" for row in rows.values()))  # without a torn line
+    ranks.wait()  # all have read it
+    if ranks.first:  # without a torn line
+        write(folder / ROWS_FILE, "".join(json.dumps(row) + "\n" for row in rows.values()))
     started = now()
     adapter: Any = load_adapter(entry)
     try:
-        ran_on = machine() | dict(adapter.describe())
-        with (folder / ROWS_FILE).open("a", encoding="utf-8") as file:
-            for found in _missing_rows(entry, plan, texts, how, adapter, rows):
+        ran_on = machine() | dict(adapter.describe()) | ({"world_size": ranks.n} if ranks.n > 1 else {})
+        with (folder / ROWS_FILE if ranks.first else Path(os.devnull)).open("a", encoding="utf-8") as file:
+            for found in _missing_rows(entry, plan, texts, how, adapter, rows, ranks):
                 rows[found.row["sample_id"]] = found.row
                 file.write(json.dumps(found.row) + "\n")
                 file.flush()
+        if not ranks.first:
+            return
+        in_order = {s.sample_id: rows[s.sample_id] for s in plan.samples}
+        if list(in_order) != list(rows):  # as one process would have left them
+            rows = in_order
+            write(folder / ROWS_FILE, "".join(json.dumps(row) + "\n" for row in rows.values()))
         _write_maps(entry, plan, texts, how, adapter, rows, folder)
     finally:
         adapter.close()
@@ -206,19 +222,39 @@ def _missing_rows(
     how: dict[str, Any],
     adapter: Any,
     rows: dict[str, dict[str, Any]],
+    ranks: "Ranks",
 ) -> Iterator[Any]:
+    """What is probed of samples without a row: at the first rank all of it, at others nothing."""
     from tqdm import tqdm
 
     from trainers.probes import probe
 
     todo = [sample for sample in plan.samples if sample.sample_id not in rows]
-    found = probe(
-        adapter, plan.task, todo, texts, query=how["query"], batch_size=entry.runtime.get("batch_size", 8)
-    )
+    size = entry.runtime.get("batch_size", 8)
+    own = probe(adapter, plan.task, ranks.share(todo), texts, query=how["query"], batch_size=size)
+    found = ranks.collected(own if ranks.n == 1 else map(_without_maps, own), todo, size)
     label = f"probing {entry.name} on {plan.task.name}"
     yield from tqdm(
-        found, total=len(plan.samples), initial=len(rows), desc=label, unit="sample", disable=None
+        found,
+        total=len(plan.samples),
+        initial=len(rows),
+        desc=label,
+        unit="sample",
+        disable=None if ranks.first else True,
     )
+
+
+def _without_maps(found: Any) -> Any:
+    """What is sent to the first rank: maps are made there, of a few samples, at the end."""
+    from dataclasses import replace
+
+    return replace(found, attention=None, norm=None)
+
+
+def _ranks() -> "Ranks":
+    from trainers.ranks import Ranks
+
+    return Ranks()
 
 
 def _write_maps(

@@ -1,6 +1,5 @@
 """evalkit run: one model on one task."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def run_command(
     costs.warn()
     how.require_for(entry)
     show_log()
-    meta, result, _ = answer(plan, folder, costs, how, load, partial(show_summary, as_json=as_json))
+    meta, result = answer(plan, folder, costs, how, load, lambda result, _: show_summary(result, as_json))
     warn_of_answers(meta, result)
     if result["status"] != "complete":
         note(why_unfinished(result, max_cost))

@@ -64,9 +64,17 @@ def load(entry: "ModelEntry", how: How, journal: Path | None, proven: bool) -> "
 
 
 def answer(
-    plan: "Plan", folder: Path, costs: "Costs", how: How, load: Load, show: Callable[[dict[str, Any]], None]
-) -> tuple[dict[str, Any], dict[str, Any], bool]:
-    """Ask what has no answer yet; run.json, the summary, and whether somebody stopped it."""
+    plan: "Plan",
+    folder: Path,
+    costs: "Costs",
+    how: How,
+    load: Load,
+    show: Callable[[dict[str, Any], bool], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ask what has no answer yet; run.json and the summary.
+
+    show: told the summary, and whether somebody stopped the run, before the end waits for shared storage.
+    """
     from evalkit.remote.run import open_run
     from evalkit.runner import execute, summary
 
@@ -76,8 +84,8 @@ def answer(
         make = partial(load, costs.entry, how, journal, proven)
         meta, stopped = _execute_visibly(plan, store, make, costs.budget(), costs.paid_singly, execute)
         result = summary(meta, store.rows, folder)
-        show(result)  # before the end, which waits for shared storage
-    return meta, result, stopped
+        show(result, stopped)
+    return meta, result
 
 
 def _require_batches(entry: "ModelEntry") -> None:

@@ -112,6 +112,7 @@ class Planned:
     fault: str | None = None
     result: dict[str, Any] | None = None
     unsent: str | None = None  # why shared storage does not have all of it
+    stopped: bool = False  # by Ctrl-C or SIGTERM
 
     @property
     def name(self) -> str:
@@ -223,8 +224,7 @@ def _run_all(suite: "Suite", work: Iterable[Planned], places: Places) -> bool:
                 continue
             note(f"[{number}/{len(work)}] {one.name}: {one.facts['to_ask']} to ask")
             try:
-                if _run_one(suite, one, work, places, kept):
-                    return True
+                _run_one(suite, one, work, places, kept)
             except Unsent as error:
                 one.unsent = str(error)
                 note(f"Unfinished: {error}")
@@ -232,6 +232,8 @@ def _run_all(suite: "Suite", work: Iterable[Planned], places: Places) -> bool:
                 one.fault = str(error)
                 note(f"Error: {error}")
                 kept.close()
+            if one.stopped:
+                return True
     except KeyboardInterrupt:  # while a model is being loaded
         note("Interrupted.")
         return True
@@ -241,7 +243,7 @@ def _run_all(suite: "Suite", work: Iterable[Planned], places: Places) -> bool:
     return False
 
 
-def _run_one(suite: "Suite", one: Planned, work: list[Planned], places: Places, kept: "_Kept") -> bool:
+def _run_one(suite: "Suite", one: Planned, work: list[Planned], places: Places, kept: "_Kept") -> None:
     from evalkit.cli.estimates import Costs
     from evalkit.cli.running import answer, warn_of_answers
 
@@ -252,13 +254,12 @@ def _run_one(suite: "Suite", one: Planned, work: list[Planned], places: Places, 
     costs = Costs(one.entry, plan, one.how.batch, left)
     costs.warn()
 
-    def show(result: dict[str, Any]) -> None:
-        one.result = result
+    def show(result: dict[str, Any], stopped: bool) -> None:
+        one.result, one.stopped = result, stopped
         note(_line(one))
 
-    meta, result, stopped = answer(plan, one.folder, costs, one.how, kept.load, show)
+    meta, result = answer(plan, one.folder, costs, one.how, kept.load, show)
     warn_of_answers(meta, result)
-    return stopped
 
 
 def _spent(one: Planned, work: list[Planned]) -> float:
