@@ -16,10 +16,11 @@ from support import cli, cli_json
 from evalkit.errors import StoreError
 from evalkit.remote import lease as leases
 from evalkit.remote import objects, uploading
-from evalkit.remote.folders import local_folder
+from evalkit.remote.folders import fetched, local_folder
 from evalkit.remote.lease import Lease
 from evalkit.remote.mirror import mirror_of
 from evalkit.remote.run import open_run
+from evalkit.store import read_rows
 
 # A run
 
@@ -196,6 +197,38 @@ def test_a_second_machine_is_refused_in_one_line(s3, grid_data, tmp_path, monkey
         assert f"{s3.url}/runs/fake/{name}: another process (pid {os.getpid()} on " in line
         assert "Wait for it, or stop it and start again: nothing finished is lost." in line
     assert cli(*words(grid_data, s3.url)).exit_code == 0
+
+
+def test_of_two_machines_that_start_at_once_one_is_refused(s3, grid_data, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "evalkit",
+        *map(str, words(grid_data, s3.url, tmp_path / "log", latency=0.15)),
+    ]
+    processes = [
+        subprocess.Popen(
+            command, env=os.environ | {"EVALKIT_CACHE": str(tmp_path / name)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for name in ("machine-1", "machine-2")
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 1]
+    (line,) = "".join(errors).splitlines()
+    assert "another process" in line
+    assert len(asked(tmp_path / "log")) == ASKED
+    assert sorted(s3.samples()) == sorted(asked(tmp_path / "log"))
+
+
+def test_a_reader_leaves_a_run_alone_that_its_machine_is_writing(s3):
+    folder = local_folder(f"{s3.url}/runs/m/t-0a1b2c3d")
+    with open_run(folder) as store:
+        store.append(row("a"))
+        fetched(local_folder(s3.url), "runs")
+        store.append(row("b"))
+        assert [one["sample_id"] for one in read_rows(folder)] == ["a", "b"]
+    assert s3.samples() == ["a", "b"]
 
 
 def test_a_second_process_of_the_machine_is_refused(s3):
