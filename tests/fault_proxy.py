@@ -28,6 +28,7 @@ class FaultProxy:
         self.rule: Rule = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
         self.failed = 0
+        self.conditions = True  # False: as servers that take no notice of If-Match and If-None-Match
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -83,7 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.proxy.port, timeout=30)
         try:
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "connection")}
+            left_out = ["expect", "connection"]
+            if not self.server.proxy.conditions:
+                left_out += ["if-match", "if-none-match"]
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in left_out}
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()

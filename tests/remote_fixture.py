@@ -12,6 +12,7 @@ import pytest
 from fault_proxy import FaultProxy
 
 from evalkit.datasets.build import build
+from evalkit.remote import lease as leases
 from evalkit.remote import objects as objects_
 from evalkit.remote import uploading
 
@@ -103,14 +104,16 @@ def s3(s3_server, s3_proxy, request, tmp_path, monkeypatch):
     monkeypatch.setattr(uploading, "EVERY_S", 0.05)
     monkeypatch.setattr(uploading, "QUIET_S", 0.2)
     monkeypatch.setattr(uploading, "LONGEST_WAIT_S", 0.3)
-    monkeypatch.setattr(uploading, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(uploading, "PATIENCE_S", 20.0)
+    monkeypatch.setattr(leases, "_LOOK_AGAIN_S", 0.05)
     monkeypatch.setattr(objects_, "_FIRST_WAIT_S", 0.05)
-    monkeypatch.setitem(objects_._S3_CALLS, "read_timeout", 1)
+    monkeypatch.setitem(objects_._S3_CALLS, "read_timeout", 5)
     storage = Storage(s3_server, proxy, f"b{abs(hash(request.node.name)) % 10**12}")
     proxy.seen.clear()
     proxy.failed = 0
     yield storage
     proxy.fail(None)
+    proxy.conditions = True
 
 
 def another_machine(monkeypatch, tmp_path, name="machine-2"):

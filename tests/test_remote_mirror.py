@@ -360,3 +360,15 @@ def test_a_mirror_of_another_endpoint_is_not_taken_for_this_one(s3, monkeypatch)
 def test_parse():
     assert str(parse("S3A://b/x/y/")) == "s3://b/x/y"
     assert parse("abfs://c@account.dfs.core.windows.net/x").bucket == "c@account.dfs.core.windows.net"
+
+
+def test_without_a_home_local_folders_work_and_urls_say_what_to_set(tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("EVALKIT_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert fetched(tmp_path) == tmp_path
+    with pytest.raises(StoreError, match="set EVALKIT_CACHE"):
+        local_folder("s3://bucket/x")

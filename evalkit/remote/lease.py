@@ -29,7 +29,6 @@ _LOG = logging.getLogger(__name__)
 TERM_S = 60.0
 SKEW_S = 5.0
 _LOOK_AGAIN_S = 0.5
-_STEP_IS_ONE = "s3://"
 
 
 class Lease:
@@ -47,18 +46,21 @@ class Lease:
 
     def take(self) -> None:
         """Raises StoreError, which says who holds it. Only for who holds the folder's lock on this machine."""
-        objects, body = self._mirror.objects, self._body()
-        try:
-            self._tag = objects.create(self._key, body)
-        except Changed:
-            found = objects.read(self._key)
-            if found is None:  # given back this moment
-                self._tag = objects.create(self._key, body)
-            else:
-                self._take_over(*found)
-        if not self._mirror.root.startswith(_STEP_IS_ONE):
+        found = self._mirror.objects.read(
+            self._key
+        )  # before a put, which not every server does on a condition
+        if found is None:
+            try:
+                self._tag = self._mirror.objects.create(self._key, self._body())
+            except Changed:
+                found = self._mirror.objects.read(self._key)
+                if found is None:
+                    raise StoreError(self._just_now()) from None
+        if found is not None:
+            self._take_over(*found)
+        if not self._mirror.conditional:
             time.sleep(_LOOK_AGAIN_S)
-            self._require_own()
+            self._look_again()
         pool = ThreadPoolExecutor(1, thread_name_prefix="lease")
         self._beat = pool, pool.submit(self._renew_until_over)
 
@@ -99,9 +101,7 @@ class Lease:
         try:
             self._tag = self._mirror.objects.replace(self._key, self._body(), tag)
         except Changed:
-            raise StoreError(
-                f"{self._mirror.url(self._below)}: another process began to write this run just now."
-            ) from None
+            raise StoreError(self._just_now()) from None
 
     def _refusal(self, holder: dict[str, Any], left: float) -> str:
         since = datetime.fromtimestamp(holder["since"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -111,43 +111,41 @@ class Lease:
             f"If it was killed, its lease ends in {max(left, 1):.0f} s."
         )
 
-    def _require_own(self) -> None:
+    def _look_again(self) -> None:
         found = self._mirror.objects.read(self._key)
         if found is None or _holder(found[0])["owner"] != self.owner:
-            raise StoreError(
-                f"{self._mirror.url(self._below)}: another process began to write this run just now."
-            )
+            raise StoreError(self._just_now())
+
+    def _just_now(self) -> str:
+        return f"{self._mirror.url(self._below)}: another process began to write this run just now."
 
     def _renew_until_over(self) -> None:
         quick = replace(self._mirror.objects, tries=1)
         wait = TERM_S / 3
         while not self._over.wait(wait):
             try:
+                if not self._is_own(quick.read(self._key)):
+                    return
                 self._tag = quick.replace(self._key, self._body(), self._tag)
                 wait = TERM_S / 3
-            except Changed:
-                if not self._is_own(quick.tries):
-                    return
-            except (
-                StoreError
-            ) as error:  # the storage is down: a lease that nobody takes meanwhile is still ours
+            except StoreError as error:  # taken this moment, or the storage is down: the next look will tell
                 _LOG.info("%s: not renewed: %s", self._key, error)
                 wait = TERM_S / 12
 
-    def _is_own(self, tries: int) -> bool:
-        """Whether an object that changed is our own after all, of a renewal whose answer was lost."""
-        try:
-            found = replace(self._mirror.objects, tries=tries).read(self._key)
-        except StoreError:
-            return True  # unknown: the next renewal will tell
-        holder = _holder(found[0]) if found else {"owner": None, "pid": "?", "host": "?"}
-        if found is not None and holder["owner"] == self.owner:
+    def _is_own(self, found: tuple[bytes, str] | None) -> bool:
+        """Whether the object is still ours, maybe of a renewal whose answer was lost; sets `lost` if not."""
+        holder = _holder(found[0]) if found else None
+        if found is not None and holder is not None and holder["owner"] == self.owner:
             self._tag = found[1]
             return True
+        who = (
+            f"another process (pid {holder['pid']} on {holder['host']}) took it"
+            if holder
+            else "it was given back"
+        )
         self._lost = (
-            f"{self._mirror.url(self._below)}: the lease ran out while the storage did not answer, and another process "
-            f"(pid {holder['pid']} on {holder['host']}) took it. What this one has is kept in "
-            f"{self._mirror.path(self._below)}; the same command unites both."
+            f"{self._mirror.url(self._below)}: the lease ran out while the storage did not answer, and {who}. "
+            f"What this one has is kept in {self._mirror.path(self._below)}; the same command unites both."
         )
         return False
 

@@ -44,6 +44,11 @@ class Mirror:
     def objects(self) -> Objects:
         return open_objects(self.root)
 
+    @property
+    def conditional(self) -> bool:
+        """Whether a put on a condition is known to be one step: other servers may speak S3 and ignore the condition."""
+        return self.root.startswith("s3://") and not _endpoint()
+
     def key(self, path: Path) -> str:
         """The key of a file or folder of the mirror; empty for all of it."""
         key = path.resolve().relative_to(self.files).as_posix()
@@ -74,10 +79,13 @@ class Mirror:
         """Put entries into the index; None takes one out."""
         if not entries:
             return
-        with _locked(self.folder / "index.lock"):
-            index = {**self.known(), **entries}
-            kept = {key: entry for key, entry in index.items() if entry is not None}
-            place(self.folder / _INDEX, json.dumps(kept).encode())
+        try:
+            with _locked(self.folder / "index.lock"):
+                index = {**self.known(), **entries}
+                kept = {key: entry for key, entry in index.items() if entry is not None}
+                place(self.folder / _INDEX, json.dumps(kept).encode())
+        except OSError as error:
+            raise StoreError(f"{self.folder / _INDEX}: cannot be written ({error.strerror}).") from None
 
 
 def stamp(path: Path) -> Stamp | None:
@@ -114,7 +122,12 @@ def make_folder(top: Path, folder: Path) -> None:
 
 def mirror_at(address: Address) -> Mirror:
     """The mirror of an address, made where there is none."""
-    folder = _base() / _digest(address.root)
+    try:
+        folder = _base() / _digest(address.root)
+    except RuntimeError:
+        raise StoreError(
+            f"{address}: no home folder to mirror it in: set EVALKIT_CACHE to a folder."
+        ) from None
     facts = folder / _FACTS
     try:
         (folder / _FILES).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -130,12 +143,13 @@ def mirror_at(address: Address) -> Mirror:
 def mirror_of(path: Path) -> Mirror | None:
     """The mirror that a path lies in, or None: an ordinary path."""
     try:
-        parts = path.resolve().relative_to(_base()).parts
-    except ValueError:
+        base = _base()
+        parts = path.resolve().relative_to(base).parts
+    except (ValueError, RuntimeError):  # elsewhere; or there is no home, or links lead in a circle
         return None
-    if len(parts) < 2 or parts[1] != _FILES or not (_base() / parts[0] / _FACTS).exists():
+    if len(parts) < 2 or parts[1] != _FILES or not (base / parts[0] / _FACTS).exists():
         return None
-    return _read(_base() / parts[0])
+    return _read(base / parts[0])
 
 
 def _read(folder: Path) -> Mirror:
@@ -162,7 +176,8 @@ def _digest(root: str) -> str:
 
 def _endpoint() -> str:
     """Where S3 is asked; two servers may have buckets of one name. Without what may be a password in it."""
-    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    named = ("FSSPEC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    url = next((os.environ[name] for name in named if os.environ.get(name)), "")
     scheme, mark, rest = url.partition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}".rstrip("/")
 

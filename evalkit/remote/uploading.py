@@ -94,7 +94,7 @@ class Uploader:
     def _attempt(self, last: bool) -> bool:
         try:
             self._send(last)
-        except StoreError as error:
+        except (StoreError, OSError) as error:  # OSError: of the mirror's own disk
             self._fault = str(error).rstrip(".")
             now = time.monotonic()
             self._down_since = self._down_since or now
