@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from evalkit.datasets.disk import read_split
 from evalkit.task import load_task
+from trainers.ranks import leave
 from trainers.resume import gathered
 from trainers.spec import TrainSpec
 from trainers.training import Base, _trainer, train
@@ -68,4 +69,4 @@ if __name__ == "__main__":
     for case in json.loads(Path(sys.argv[1]).read_text()):
         (whole_training if case["kind"] == "training" else first_step)(case)
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        leave()

@@ -9,6 +9,7 @@ import small_models as small  # noqa: E402
 
 from trainers.attention import row_attention  # noqa: E402
 from trainers.klal import klal  # noqa: E402
+from trainers.ranks import leave  # noqa: E402
 
 pytestmark = pytest.mark.local
 FAMILIES = {
@@ -49,7 +50,9 @@ def sharded(rank, family, checkpointing, place, results):
     if rank == 0:
         results.put((loss, {name: gradient.numpy() for name, gradient in gradients.items()}))
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    results.close()
+    results.join_thread()
+    leave()
 
 
 @pytest.mark.filterwarnings("ignore")

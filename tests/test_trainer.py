@@ -23,6 +23,7 @@ from evalkit.errors import ConfigError, TrainError  # noqa: E402
 from evalkit.task import load_task  # noqa: E402
 from model_adapters.tiny import TINY_FAMILIES, tiny_checkpoint  # noqa: E402
 from trainers.checkpoint import last_complete  # noqa: E402
+from trainers.ranks import leave  # noqa: E402
 from trainers.spec import TrainSpec  # noqa: E402
 from trainers.training import Base, _trainer, load_model, train  # noqa: E402
 
@@ -320,7 +321,7 @@ def rank_of_two(rank, port, checkpoint, data_dir, out):
     torch.set_num_threads(1)
     base = Base(checkpoint, "llava", None, {}, "pad", None, {"name": "llava"})
     train(spec(per_device_batch=2, steps=3), base, data(data_dir), out)
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.mark.parametrize("family", ["llava"])

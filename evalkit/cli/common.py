@@ -117,12 +117,14 @@ def note(text: str) -> None:
 def first_of_ranks() -> Iterator[bool]:
     """Whether this process is the first of those that torchrun has started, or alone: the one that speaks.
 
-    Takes leave of the others at the end.
+    One of several ends here: what it has to say, it says inside.
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     yield ranks == 1 or int(os.environ.get("RANK", "0")) == 0
     if ranks > 1 and (torch := sys.modules.get("torch")) and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        from trainers.ranks import leave
+
+        leave()
 
 
 def percent(value: float | None, digits: int = 1) -> str:

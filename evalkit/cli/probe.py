@@ -117,18 +117,18 @@ def probe_command(
     how = {"answer": answer, "query": query, "maps": maps}
     name = f"{plan.name.rpartition('-')[0]}-{digest([plan.name, how])[:8]}"
     folder = results_dir / "probes" / name
-    with first_of_ranks() as first, held(folder) if first else nullcontext():
-        if not (folder / "probe.json").is_file():
-            fetched(results_dir / "runs" / plan.name)
-            texts = _gold(entry, plan) if answer == "gold" else _replies(results_dir, plan, choice.model)
-            _probe(entry, plan, texts, how, folder)
-    if not first:
-        return
-    meta = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
-    if as_json:
-        print_json(meta | {"probe": str(folder)})
-        return
-    _show(meta, folder)
+    with first_of_ranks() as first:
+        with held(folder) if first else nullcontext():
+            if not (folder / "probe.json").is_file():
+                fetched(results_dir / "runs" / plan.name)
+                texts = _gold(entry, plan) if answer == "gold" else _replies(results_dir, plan, choice.model)
+                _probe(entry, plan, texts, how, folder)
+        if first:
+            meta = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+            if as_json:
+                print_json(meta | {"probe": str(folder)})
+            else:
+                _show(meta, folder)
 
 
 def _require_local(entry: "ModelEntry") -> None:

@@ -95,12 +95,12 @@ def train_command(
         return
     with first_of_ranks() as first:
         training = _train(spec, base, data, out, force)
-    if not first:
-        return
-    if as_json:
-        print_json({key: value for key, value in training.items() if key != "history"} | {"folder": str(out)})
-        return
-    _show(training, out)
+        if first and as_json:
+            print_json(
+                {key: value for key, value in training.items() if key != "history"} | {"folder": str(out)}
+            )
+        elif first:
+            _show(training, out)
 
 
 def _config_path(
