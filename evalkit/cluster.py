@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
-from evalkit.errors import AdapterError, EvalkitError, Unavailable
+from evalkit.errors import AdapterError, ConfigError, EvalkitError, Unavailable
 from evalkit.extras import require
 
 # Ours hold what is on its way to a worker of another machine; Ray's own default is a third of the memory.
 _OBJECT_STORE_BYTES = 256 * 2**20
 
 
+_FEW, _A_CORE = 16, 4  # workers that one machine may be asked for
 _CHUNK = 16  # pieces of work that travel together
 _RETRIES = 3
 T = TypeVar("T")
@@ -80,18 +81,24 @@ def _chunk(work: Callable[[int], T], indices: range) -> list[T]:
 def connect(address: str | None, workers: int) -> Cluster:
     """Join the cluster at `address`, or RAY_ADDRESS; without either, start one for `workers` on this machine.
 
-    Raises Unavailable, in one line, where Ray is not installed or the cluster does not answer.
+    Raises Unavailable, in one line, where Ray is not installed or the cluster does not answer, and ConfigError
+    for more workers than this machine could serve.
     """
     require("--engine ray", "ray", "ray")
     address = address or os.environ.get("RAY_ADDRESS") or None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    cores = os.cpu_count() or 1
+    if not address and workers > (most := max(_FEW, _A_CORE * cores)):
+        raise ConfigError(
+            f"{workers:,} workers on this machine, which has {cores} cores: at most {most}. --address names a cluster."
+        )
     ray = import_module("ray")
     client = bool(address and address.startswith("ray://"))
     if ray.is_initialized():
         return Cluster(ray, kept=True, client=client)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     own = {
-        "num_cpus": max(os.cpu_count() or 1, workers),
+        "num_cpus": max(cores, workers),
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
         "_node_ip_address": "127.0.0.1",  # nobody else's business

@@ -45,6 +45,10 @@ class StoreError(EvalkitError):
     """A run folder is locked, damaged or belongs to another run; or shared storage refuses."""
 
 
+class InUse(StoreError):
+    """Another process is writing there now."""
+
+
 class Unsent(StoreError):
     """What was written is kept on this machine and not yet on shared storage; the same command sends it."""
 

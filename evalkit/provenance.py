@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from evalkit import __version__
+from evalkit.errors import ConfigError
 
 _PACKAGES = ("numpy", "pillow", "torch", "transformers", "vllm", "openai", "google-genai")
 
 
 def digest(value: Any) -> str:
-    """sha256 of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    """sha256 of a JSON value, independent of key order. Raises ConfigError for NaN and infinity."""
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    except ValueError as error:  # NaN, inf: as YAML may spell them
+        raise ConfigError(f"A setting is no finite number: {error}.") from None
     return hashlib.sha256(text.encode()).hexdigest()
 
 

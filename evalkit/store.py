@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import orjson
 
-from evalkit.errors import StoreError
+from evalkit.errors import InUse, StoreError
 from evalkit.records import VERDICTS
 
 RUN_FILE = "run.json"
@@ -70,7 +70,7 @@ class RunStore:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise StoreError(
+            raise InUse(
                 f"{self.folder}: another process (pid {holder}) is writing this run. "
                 "Wait for it, or stop it and start again: nothing finished is lost."
             ) from None
@@ -113,7 +113,7 @@ class RunStore:
     def write_meta(self, meta: Mapping[str, Any]) -> None:
         """Replace run.json atomically."""
         text = json.dumps(meta, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _replace(self.folder / RUN_FILE, text.encode("utf-8", "surrogatepass"))
+        _replace(self.folder / RUN_FILE, text.encode("utf-8", "backslashreplace"))  # as JSON escapes
 
     def read_meta(self) -> dict[str, Any] | None:
         """run.json, or None for a new folder."""

@@ -8,6 +8,7 @@ A copy holds at most a window of prompts, so that neither they nor replies pile 
 """
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,12 @@ from model_adapters.vllm_engine import EngineStopped
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 10.0  # how long a call to a copy waits for a reply before it is made anew
-_PLACING_S = 600.0  # how long the first copy may wait for a node that has room for it
-_MOST_DEATHS = 3  # of the copies that one sample was asked of, before it counts as failed
+_PLACING_S = 600.0  # how long copies may wait for a node that has room for them while none is at work
+_ROOM_S = 30.0  # after which it is said that they wait
+_MOST_DEATHS = (
+    3  # of the copies that one sample was asked of, before it counts as failed; of idle ones in a row
+)
+_MOST_FAILED = 20  # samples that failed so one after the other: it is not the samples then
 _ALONE_AFTER = 2  # deaths after which a sample is asked with no other beside it
 
 
@@ -51,6 +56,7 @@ class _Copy:
     actor: Any
     call: Any
     stage: Callable[["_Copy", Any], Iterator[Reply]]
+    since: float = field(default_factory=time.monotonic)
     node: str | None = None
     window: int = 0  # 0 until it is loaded
     asked: dict[str, Prompt] = field(default_factory=dict)
@@ -72,7 +78,10 @@ class RayReplicas:
         self._cluster: Cluster = connect(address, replicas or 1)
         self._copies: list[_Copy] = []
         self._deaths: Counter[str] = Counter()
-        self._deaths_since_a_reply = 0
+        self._idle_deaths = self._failed = (
+            0  # since a reply: of copies with nothing to answer; samples given up
+        )
+        self._told_of_room = False
         self._again: deque[Prompt] = deque()
         self._descriptions: dict[int, Mapping[str, str]] = {}
         self._closed = False
@@ -153,10 +162,7 @@ class RayReplicas:
         ray = self._cluster.ray
         ready, _ = ray.wait([copy.call for copy in self._copies], timeout=_PLACING_S)
         if not ready:
-            raise AdapterError(
-                f"{self._name}: no node of the cluster has room for a replica ({self._gpus} GPUs, 1 CPU) for "
-                f"{_PLACING_S:.0f} s: see `ray status`, or lower tensor_parallel_size."
-            )
+            raise self._no_room()
         while not any(copy.window for copy in self._copies):
             for _ in self._step(_PATIENCE_S):
                 raise AssertionError("a reply before any prompt")
@@ -168,6 +174,7 @@ class RayReplicas:
         ready, _ = ray.wait(list(calls), timeout=patience_s)
         if ready:
             ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        self._look_for_room()
         for call in ready:
             copy = calls[call]
             try:
@@ -180,6 +187,22 @@ class RayReplicas:
                 yield from self._lost(copy, error)
             else:
                 yield from copy.stage(copy, value)
+
+    def _look_for_room(self) -> None:
+        """Say that copies wait for a node; raise AdapterError where none is at work and they wait in vain."""
+        waiting = [copy for copy in self._copies if copy.node is None]
+        longest = max((time.monotonic() - copy.since for copy in waiting), default=0.0)
+        if longest > _ROOM_S and not self._told_of_room:
+            self._told_of_room = True
+            _LOG.warning("%s: %d replicas wait for a node that has room for them", self._name, len(waiting))
+        if longest > _PLACING_S and len(waiting) == len(self._copies):
+            raise self._no_room()
+
+    def _no_room(self) -> AdapterError:
+        return AdapterError(
+            f"{self._name}: no node of the cluster has room for a replica ({self._gpus} GPUs, 1 CPU) for "
+            f"{_PLACING_S:.0f} s: see `ray status`, or lower tensor_parallel_size. The same command goes on from here."
+        )
 
     def _placed(self, copy: _Copy, node: str) -> Iterator[Reply]:
         copy.node = node
@@ -208,7 +231,7 @@ class RayReplicas:
         for reply in replies:
             copy.asked.pop(reply.sample_id, None)
             copy.answered += 1
-            self._deaths_since_a_reply = 0
+            self._idle_deaths = self._failed = 0
             yield reply
 
     def _fill(self, copy: _Copy, source: Iterator[Prompt]) -> None:
@@ -258,12 +281,10 @@ class RayReplicas:
         reason = _gist(error)
         self._copies.remove(copy)
         self._cluster.ray.kill(copy.actor)  # where it only is out of reach
-        self._deaths_since_a_reply += 1
-        if self._deaths_since_a_reply > _MOST_DEATHS * self._wanted:
-            raise AdapterError(
-                f"{self._name}: {self._deaths_since_a_reply} replicas died one after the other "
-                f"without a reply ({reason})."
-            )
+        self._idle_deaths += not copy.asked
+        if self._idle_deaths > _MOST_DEATHS * self._wanted or self._failed >= _MOST_FAILED:
+            what = f"{self._failed} samples" if self._failed >= _MOST_FAILED else "nothing asked of them"
+            raise AdapterError(f"{self._name}: replicas die one after the other, with {what} ({reason}).")
         _LOG.warning(
             "%s: replica %d is lost (%s); %d samples are asked again",
             self._name,
@@ -277,6 +298,7 @@ class RayReplicas:
             if self._deaths[prompt.sample_id] < _MOST_DEATHS:
                 self._again.append(prompt)
                 continue
+            self._failed += 1
             died = f"{self._name}: {_MOST_DEATHS} replicas died while they were asked this ({reason})"
             yield Reply(prompt.sample_id, None, "error", 0.0, attempts=_MOST_DEATHS, error=died)
 

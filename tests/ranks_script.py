@@ -42,7 +42,13 @@ def first_step(case):
     if trainer.args.should_save:
         save_file(caught, case["out"] + ".safetensors")
         shards = sum(type(p).__name__ == "DTensor" for p in trainer.model.parameters())
-        facts = {**trainer.state.log_history[0], "sharded": shards, "world": trainer.args.world_size}
+        autocast = trainer.accelerator.autocast_handler
+        facts = {
+            **trainer.state.log_history[0],
+            "sharded": shards,
+            "world": trainer.args.world_size,
+            "keeps_casts": autocast is None or autocast.cache_enabled,
+        }
         Path(case["out"] + ".json").write_text(json.dumps(facts))
 
 

@@ -15,6 +15,7 @@ from support import cli, cli_json, read_rows
 
 from evalkit.datasets.build import build
 from evalkit.datasets.disk import read_rows as split_rows
+from evalkit.errors import AdapterError
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own
@@ -136,6 +137,41 @@ def test_a_sample_that_kills_whoever_is_asked_it(fake, data, tmp_path):
     assert json.loads(stdout)["status"] == "unfinished"
 
 
+def test_many_of_them_keep_nobody_from_an_answer(fake, data, tmp_path):
+    """One after the other, and alone when they are asked again: each ends as a failed row, twice."""
+    samples = [row["sample_id"] for row in split_rows(data, "grid_patch", "train")]
+    words = fake("--set", "faults={crash: 0.1}", latency_s=0, replicas=1)
+    deadly = {sample_id for sample_id in samples if draw(sample_id) < 0.1}
+    assert len(deadly) > 4
+    for _ in range(2):
+        done = subprocess.run(evalkit(*words), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 3, done.stderr
+        rows = rows_of(tmp_path)
+        assert len(rows) == len(samples)
+        assert {row["sample_id"] for row in rows if row["verdict"] == "failed"} == deadly
+
+
+def test_copies_that_wait_for_room(monkeypatch):
+    """It is said once; and an error, but only while no other copy is at work."""
+    from model_adapters import replicas
+    from model_adapters.replicas import RayReplicas, _Copy
+
+    monkeypatch.setattr(replicas, "_ROOM_S", -1.0)
+    found = object.__new__(RayReplicas)
+    found._name, found._gpus, found._told_of_room = "m", 1, False
+    waiting, at_work = (
+        _Copy(1, None, None, lambda *_: iter(())),
+        _Copy(2, None, None, lambda *_: iter(()), node="n"),
+    )
+    found._copies = [waiting, at_work]
+    monkeypatch.setattr(replicas, "_PLACING_S", -1.0)
+    found._look_for_room()
+    assert found._told_of_room
+    found._copies = [waiting]
+    with pytest.raises(AdapterError, match="no node of the cluster has room"):
+        found._look_for_room()
+
+
 def test_a_model_that_cannot_be_loaded_is_one_line(data, cluster, tmp_path):  # noqa: F811
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/config.json").write_text("{}")
@@ -162,6 +198,8 @@ def test_a_model_that_cannot_be_loaded_is_one_line(data, cluster, tmp_path):  # 
         ),
         (("--model", "fake", "--replicas", "2"), 2, "go with --engine ray"),
         (("--model", "fake", "--engine", "ray", "--address", "127.0.0.1:9"), 1, "Ray at 127.0.0.1:9"),
+        (("--model", "fake", "--engine", "ray", "--replicas", "20000"), 1, "20,000 workers on this machine"),
+        (("--model", "fake", "--set", "reply=.nan"), 1, "no finite number"),
     ],
 )
 def test_what_cannot_be(words, status, said, data, tmp_path, monkeypatch):

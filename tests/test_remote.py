@@ -13,7 +13,7 @@ import pytest
 from remote_fixture import ASKED, SECRET, another_machine, asked, killed_run, row, wait_for, words
 from support import cli, cli_json
 
-from evalkit.errors import StoreError
+from evalkit.errors import InUse, StoreError, Unsent
 from evalkit.remote import lease as leases
 from evalkit.remote import objects, uploading
 from evalkit.remote.folders import fetched, local_folder
@@ -307,12 +307,16 @@ def test_who_lost_the_lease_stops_and_loses_no_row(s3, monkeypatch):
                 time.sleep(0.02)
                 store.append(row(f"b{i}", reply="1"))
 
-    with pytest.raises(StoreError, match="took it") as caught:
+    with pytest.raises(Unsent, match="took it") as caught:
         write_on()
     assert "pid 7 on h2" in str(caught.value)
     (lease,) = s3.names("lease.json")
     assert json.loads(s3.get(lease))["owner"] == "t"  # not given back: it is another's
     assert "shared/runs/m/t-0a1b2c3d/rows.jsonl" not in s3.names()  # and not ours to write
+    parts = s3.names("/rows/")
+    with pytest.raises(InUse):
+        open_run(folder)
+    assert s3.names("/rows/") == parts
     s3.end_lease()
     with open_run(folder) as store:
         ours = set(store.rows)

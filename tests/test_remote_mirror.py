@@ -11,8 +11,8 @@ from remote_fixture import ASKED, KEY_ID, SECRET, asked, lines, mirrored, row, w
 from support import cli, cli_json
 
 from evalkit.errors import StoreError, Unsent
+from evalkit.remote import folders, uploading
 from evalkit.remote import lease as leases
-from evalkit.remote import uploading
 from evalkit.remote.address import parse
 from evalkit.remote.folders import fetched, local_folder, sent
 from evalkit.remote.names import is_plain
@@ -64,6 +64,25 @@ def test_a_contradiction_keeps_the_buckets_row_and_says_so(s3, caplog):
     assert s3.get("shared/runs/m/t-0a1b2c3d/rows.jsonl") == lines(
         row("a", reply="there"), row("b", reply="here")
     )
+
+
+def test_a_damaged_segment_is_named_and_leaves_the_mirror_as_it_was(s3, caplog):
+    """Rows that only this machine has are there when the object is mended."""
+    url = f"{s3.url}/runs/m/t-0a1b2c3d"
+    folder, sound = local_folder(url), lines(row("a"))
+    key = "shared/runs/m/t-0a1b2c3d/rows/000001-o.jsonl"
+    s3.put(key, b"garbage\n" + sound)
+    folder.mkdir(parents=True)
+    (folder / "rows.jsonl").write_bytes(lines(row("mine")))
+    with pytest.raises(StoreError, match=r"000001-o\.jsonl:1: not a row"):
+        open_run(folder)
+    fetched(local_folder(s3.url), "runs")
+    assert "000001-o.jsonl:1: not a row" in caplog.text
+    assert (folder / "rows.jsonl").read_bytes() == lines(row("mine"))
+    s3.put(key, sound)
+    with open_run(folder) as store:
+        assert set(store.rows) == {"a", "mine"}
+    assert sorted(s3.samples()) == ["a", "mine"]
 
 
 def test_replies_survive_as_they_were(s3):
@@ -223,12 +242,22 @@ def test_memory(grid_data, tmp_path, monkeypatch):
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "a"))
     monkeypatch.setattr(leases, "_LOOK_AGAIN_S", 0.01)
     monkeypatch.setattr(uploading, "EVERY_S", 0.05)
+    monkeypatch.setattr(folders, "_NOT_SHARED", frozenset())
     url = f"memory://{tmp_path.name}/results"
     assert cli_json(*words(grid_data, url, tmp_path / "log"))["status"] == "complete"
     monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "b"))
     assert cli_json(*words(grid_data, url, tmp_path / "log"))["status"] == "complete"
     assert len(asked(tmp_path / "log")) == ASKED
     assert len(cli_json("leaderboard", "--results", url, "--no-pages")["runs"]) == 1
+
+
+@pytest.mark.parametrize("url", ["memory://bucket/x", "http://127.0.0.1:9/x", "https://host/x"])
+def test_what_nobody_else_could_read_is_refused(url, grid_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path))
+    result = cli(*words(grid_data, url))
+    assert result.exit_code == 1
+    assert "keeps nothing that another process could read" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_file_urls_are_folders(tmp_path):

@@ -11,6 +11,7 @@ from support import cli, cli_json, read_rows
 
 from evalkit.datasets.build import build
 from evalkit.errors import ConfigError
+from evalkit.store import RunStore
 from evalkit.suites import Run, read_suite
 
 TASKS = ("line_intersection", "line_tracing", "grid_patch")
@@ -177,6 +178,19 @@ def test_one_that_breaks_does_not_keep_the_others(data, tmp_path):
     result = cli_json("suite", file, "--data", data, "--results", tmp_path / "results", exit_code=1)
     assert "expected lines" in result["runs"][0]["fault"]
     assert result["runs"][1]["result"]["status"] == "complete"
+
+
+def test_a_run_that_another_process_writes_is_unfinished_and_not_failed(data, tmp_path):
+    file = suite_file(
+        tmp_path, "models: [{model: fake, set: {reply: 3}}]\ntasks: [line_tracing, grid_patch]\n"
+    )
+    words = ("suite", file, "--data", data, "--results", tmp_path / "results")
+    (first, _) = cli_json(*words, "--dry-run")["runs"]
+    with RunStore(Path(first["run"])):
+        result = cli(*words)
+    assert result.exit_code == 3
+    assert "1 unfinished, 1 complete" in result.stdout or "1 complete, 1 unfinished" in result.stdout
+    assert cli(*words).exit_code == 0
 
 
 def test_two_runs_that_are_one_are_refused(data, tmp_path):

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+from remote_fixture import another_machine  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from small_models import relative_error  # noqa: E402
 
@@ -95,6 +96,7 @@ def test_two_ranks_have_the_loss_and_gradient_of_one(name, steps):
     other_logs, other = steps[name]
     assert (logs["world"], other_logs["world"]) == (1, 2)
     assert (other_logs["sharded"] > 0) == ("fsdp" in name)
+    assert other_logs["keeps_casts"] == ("fsdp" not in name)  # of gathered weights: a whole model a rank
     assert ("klal" in other_logs) == ("ntp" not in name)
     for key in ("loss", "ntp", "klal"):
         if key in logs:
@@ -246,3 +248,25 @@ def test_two_ranks_probe_what_one_does(where, tmp_path):
             assert shared["ratio"] == pytest.approx(alone["ratio"], rel=1e-4)
     assert two["summary"]["n"] == one["summary"]["n"] > 30
     assert (Path(two["probe"]) / "maps.npz").is_file()
+
+
+def test_two_ranks_of_another_machine_agree_on_what_is_probed(s3, grid_data, tmp_path, monkeypatch):
+    """Neither has the shared probe yet: finished, it is nobody's work; with rows missing, both do their part."""
+    from support import cli_json
+
+    words = ["--model", "tiny-qwen", "--task", "grid_patch", "--engine", "hf_local", "--data", grid_data]
+    words += ["--split", "train", "--limit", 6, "--results", s3.url]
+    cli_json("run", *words)
+    one = cli_json("probe", *words)
+    another_machine(monkeypatch, tmp_path)
+    done = torchrun("probe", *words, "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["summary"] == one["summary"]
+    (rows,) = [key for key in s3.names("probes/") if key.endswith(".jsonl")]
+    s3.put(rows, b"".join(s3.get(rows).splitlines(keepends=True)[:2]))
+    s3.delete(rows.rpartition("/")[0] + "/probe.json")
+    another_machine(monkeypatch, tmp_path, "machine-3")
+    done = torchrun("probe", *words, "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["summary"]["n"] == one["summary"]["n"]
+    assert len(s3.get(rows).splitlines()) == 6

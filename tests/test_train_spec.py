@@ -155,3 +155,9 @@ def test_narrowed():
         narrowed(load_scale("tiny"), ["joke"], None, None)
     with pytest.raises(ConfigError, match=r"No scale named 'huge'\. Known scales: paper, small, tiny"):
         load_scale("huge")
+
+
+def test_a_machine_s_split_of_a_batch_is_the_same_training():
+    one = TrainSpec(**GOOD)
+    assert one.digest == TrainSpec(**{**GOOD, "per_device_batch": 1}, checkpointing=False).digest
+    assert one.digest != TrainSpec(**{**GOOD, "batch_size": 16}).digest

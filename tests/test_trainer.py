@@ -314,6 +314,19 @@ def test_reentrant_checkpointing_and_dropped_columns_are_refused(family, base, d
             KlalTrainer(model, args, klal_spec=spec().klal)
 
 
+@pytest.mark.parametrize("family", ["llava"])
+def test_a_checkpoint_of_another_hand_is_not_written_over(base, data_dir, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "model.safetensors").write_bytes(b"years of work")
+    with pytest.raises(TrainError, match=r"not trained here \(model\.safetensors\); --force replaces it"):
+        train(spec(steps=1), base, data(data_dir), foreign)
+    assert (foreign / "model.safetensors").read_bytes() == b"years of work"
+    with pytest.raises(TrainError, match="is the base that this training starts from"):
+        train(spec(steps=1), base, data(data_dir), Path(base.checkpoint), force=True)
+    assert (Path(base.checkpoint) / "config.json").is_file()
+
+
 def rank_of_two(rank, port, checkpoint, data_dir, out):
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),

@@ -39,10 +39,14 @@ class Ranks:
     def first(self) -> bool:
         return self.own == 0
 
-    def wait(self) -> None:
-        """Until all have come here."""
-        if self.n > 1:
-            torch.distributed.barrier()
+    def of_first(self, value: T) -> T:
+        """The first process's value, at all of them."""
+        if self.n == 1:
+            return value
+        found = [value]
+        torch.distributed.broadcast_object_list(found, src=0)
+        first: T = found[0]
+        return first
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This process's part of what all have alike."""

@@ -44,6 +44,11 @@ class LoraSpec(_Strict):
     modules: str = LANGUAGE_MODEL  # a regular expression over whole module names
 
 
+_OF_THE_MACHINE = {
+    "device", "workers", "keep_in_memory", "log_every", "save_every", "sharding", "per_device_batch", "checkpointing",
+}  # fmt: skip
+
+
 class TrainSpec(_Strict):
     """One training. An unknown key is an error.
 
@@ -110,9 +115,8 @@ class TrainSpec(_Strict):
 
     @property
     def digest(self) -> str:
-        """sha256 over all that changes the weights."""
-        where = {"device", "workers", "keep_in_memory", "log_every", "save_every", "sharding"}
-        return digest(self.model_dump(exclude=where))
+        """sha256 over what is trained; not over how a machine does it, which changes no more than rounding."""
+        return digest(self.model_dump(exclude=_OF_THE_MACHINE))
 
 
 def read_config(path: Path) -> dict[str, Any]:

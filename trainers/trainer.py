@@ -10,6 +10,7 @@ family and any split of a batch; transformers' own scaling differs between Qwen2
 """
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ class KlalTrainer(Trainer):
         self.sharded = is_sharded(model)
         # what transformers calls a model that is spread over ranks already: not to be wrapped again
         self.is_distributed_loading_by_transformers = self.sharded
+        if self.sharded:
+            # autocast would keep its copy of every weight that was gathered to the end of the forward pass: a
+            # whole model in half precision on every rank
+            no_cache = import_module("accelerate.utils").AutocastKwargs(cache_enabled=False)
+            self.accelerator.autocast_handler = no_cache
         self._sums = {name: torch.zeros((), dtype=torch.float64) for name in ("ntp", "klal", "samples")}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:

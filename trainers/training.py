@@ -41,6 +41,7 @@ from trainers.trainer import KlalTrainer
 _CLASSES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "llava": "LlavaForConditionalGeneration"}
 # A small model gains nothing from more threads, and loses much where they contend with others'.
 _ONE_THREAD_PARAMETERS = 10_000_000
+_WEIGHTS = ("config.json", "adapter_config.json", "*.safetensors", "*.bin", "*.gguf")
 _KEY_FILE = "of.json"  # in OUT/trainer: which training its checkpoints are of
 
 
@@ -73,11 +74,12 @@ def train(
     }
     done = read_training(out)
     if done is not None and not force:
-        if done.get("key") == key:
+        if _same(done, key):
             return done | {"fresh": False}
         raise TrainError(
             f"{out} holds another training ({_words(done)}); --force replaces it, --out goes elsewhere."
         )
+    _require_no_other(out, base, force)
     state = _processes(spec)
     with state.main_process_first():
         trainer_folder = _claim(out, key, force) if state.is_main_process else out / "trainer"
@@ -148,8 +150,32 @@ def _whole_model(trainer: KlalTrainer, spec: TrainSpec, base: Base) -> Any:
     return model
 
 
+def _same(done: dict[str, Any], key: dict[str, Any]) -> bool:
+    """Whether a finished training is the one of this key; also where its spec was digested by another version."""
+    found = done.get("key")
+    if found == key or not isinstance(found, dict):
+        return bool(found == key)
+    try:
+        return {**found, "spec": TrainSpec(**done["spec"]).digest} == key
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def _words(training: dict[str, Any]) -> str:
     return f"{training.get('model')} on {training.get('trained_on')}, seed {training.get('seed')}"
+
+
+def _require_no_other(out: Path, base: Base, force: bool) -> None:
+    """Raise TrainError for a checkpoint in OUT that no training of ours has made or begun, and for the base itself."""
+    if Path(base.checkpoint).is_dir() and out.is_dir() and out.samefile(base.checkpoint):
+        raise TrainError(f"{out} is the base that this training starts from: --out goes elsewhere.")
+    ours = read_training(out) is not None or (out / "trainer" / _KEY_FILE).is_file()
+    weights = [path for pattern in _WEIGHTS for path in sorted(out.glob(pattern))]
+    if weights and not ours and not force:
+        raise TrainError(
+            f"{out} holds a checkpoint that was not trained here ({weights[0].name}); --force replaces it, "
+            "--out goes elsewhere."
+        )
 
 
 def _claim(out: Path, key: dict[str, Any], force: bool) -> Path:
@@ -281,7 +307,11 @@ def _arguments(spec: TrainSpec, folder: Path, n_items: int) -> Any:
 
 
 def load_model(spec: TrainSpec, base: Base, hub: dict[str, Any]) -> Any:
-    """The base with what the spec trains set to be trained; a LoRA's base stays in half precision."""
+    """The base with what the spec trains set to be trained; a LoRA's base stays in half precision.
+
+    Embeddings and patches are not made to require a gradient, as transformers and PEFT do for reentrant
+    checkpointing: a frozen vision tower would be run again and passed backwards through, for nothing.
+    """
     transformers = import_module("transformers")
     half = spec.precision == "bfloat16" and spec.tuning == "lora"
     with loading(base.checkpoint, "weights"):
@@ -299,6 +329,7 @@ def load_model(spec: TrainSpec, base: Base, hub: dict[str, Any]) -> Any:
     if spec.checkpointing:
         # non-reentrant: reentrant checkpointing gives the rows no gradient, silently
         model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()
     return with_lora(model, spec) if spec.tuning == "lora" else model
 
 
@@ -323,9 +354,11 @@ def with_lora(model: Any, spec: TrainSpec) -> Any:
             target_modules=spec.lora.modules,
             task_type="CAUSAL_LM",
         )
-        return peft.get_peft_model(model, config)
+        adapted = peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"lora.modules {spec.lora.modules!r}: {error}") from None
+    model.disable_input_require_grads()
+    return adapted
 
 
 def _parameters(model: Any) -> dict[str, int]:

@@ -86,6 +86,9 @@ class Group(click.Group):
         except EvalkitError as error:
             click.echo(f"Error: {error}", err=True)
             context.exit(EXIT_USER_ERROR)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            context.exit(EXIT_UNFINISHED)
 
     def add_command(self, command: click.Command, name: str | None = None) -> None:
         _accept_folders(command)

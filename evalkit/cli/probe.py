@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,8 @@ def probe_command(
     folder = results_dir / "probes" / name
     with first_of_ranks() as first:
         with held(folder) if first else nullcontext():
-            if not (folder / "probe.json").is_file():
+            # the others' copy of a shared folder may be older: the first one decides for all
+            if not _of_first(lambda: (folder / "probe.json").is_file()):
                 fetched(results_dir / "runs" / plan.name)
                 texts = _gold(entry, plan) if answer == "gold" else _replies(results_dir, plan, choice.model)
                 _probe(entry, plan, texts, how, folder)
@@ -137,6 +138,14 @@ def _require_local(entry: "ModelEntry") -> None:
 
     if entry.adapter not in ("local", "hf_local") or entry.family not in FAMILIES:
         raise Unavailable(f"{entry.name} cannot be probed: attention is seen in local checkpoints alone.")
+
+
+def _of_first(fact: Callable[[], bool]) -> bool:
+    """What is true for the first of several processes; of one alone without torch."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return fact()
+    ranks = _ranks()
+    return bool(ranks.of_first(fact() if ranks.first else False))
 
 
 def _replies(results_dir: Path, plan: "Plan", model: str) -> dict[str, str]:
@@ -171,9 +180,11 @@ def _probe(
 
     ranks = _ranks()
     folder.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(folder)
-    ranks.wait()  # all have read it
-    if ranks.first:  # without a torn line
+    rows = read_rows(folder) if ranks.first else {}
+    there = ranks.of_first(list(rows))
+    if not ranks.first:
+        rows = {sample_id: {} for sample_id in there}
+    else:  # without a torn line
         write(folder / ROWS_FILE, "".join(json.dumps(row) + "\n" for row in rows.values()))
     started = now()
     adapter: Any = load_adapter(entry)

@@ -141,10 +141,10 @@ def _execute_visibly(
             return meta, budget.stopped
         except (KeyboardInterrupt, QuotaExhausted) as stop:
             bar.close()
-            note("Interrupted." if isinstance(stop, KeyboardInterrupt) else f"Stopped: {stop}")
             left: dict[str, Any] | None = store.read_meta()
             if left is None:
                 raise
+            note("Interrupted." if isinstance(stop, KeyboardInterrupt) else f"Stopped: {stop}")
             return left, isinstance(stop, KeyboardInterrupt)
 
 

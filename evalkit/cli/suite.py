@@ -213,7 +213,7 @@ def _facts(one: Planned, plan: Any) -> dict[str, Any]:
 def _run_all(suite: "Suite", work: Iterable[Planned], places: Places) -> bool:
     """Run what has something to ask, or nothing stored at all; whether somebody stopped it."""
     from evalkit.cli.running import show_log
-    from evalkit.errors import EvalkitError, Unsent
+    from evalkit.errors import EvalkitError, InUse, Unsent
 
     show_log()
     work = list(work)
@@ -225,7 +225,7 @@ def _run_all(suite: "Suite", work: Iterable[Planned], places: Places) -> bool:
             note(f"[{number}/{len(work)}] {one.name}: {one.facts['to_ask']} to ask")
             try:
                 _run_one(suite, one, work, places, kept)
-            except Unsent as error:
+            except (Unsent, InUse) as error:  # in use: it is being finished
                 one.unsent = str(error)
                 note(f"Unfinished: {error}")
             except EvalkitError as error:

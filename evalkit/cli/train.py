@@ -14,6 +14,7 @@ from evalkit.cli.common import (
     print_json,
     tasks_option,
 )
+from evalkit.cli.train_plan import show_plans
 
 if TYPE_CHECKING:
     from evalkit.datasets.disk import Split
@@ -42,6 +43,22 @@ if TYPE_CHECKING:
 @click.option("--base", "base_checkpoint", metavar="PATH", help="Start from this folder or Hub id instead.")
 @click.option("--force", is_flag=True, help="Replace another training in that folder.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
+@click.option(
+    "--plan",
+    "planned",
+    is_flag=True,
+    help="Estimate memory and hours on --machine, or on each of them, and train nothing.",
+)
+@click.option(
+    "--machine",
+    metavar="NAME|YAML",
+    help="Settings for 1x24gb, 1x80gb, 8x80gb or a machine of your own; what is trained stays the same.",
+)
+@click.option(
+    "--mfu",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Of --plan: the share of its peak that a GPU reaches.  [default: 0.3, a guess]",
+)
 @data_option
 @tasks_option
 @models_option
@@ -56,6 +73,9 @@ def train_command(
     base_checkpoint: str | None,
     force: bool,
     dry_run: bool,
+    planned: bool,
+    machine: str | None,
+    mfu: float | None,
     data_dir: Path,
     tasks_dir: Path | None,
     models_file: Path | None,
@@ -67,6 +87,7 @@ def train_command(
       evalkit train --model qwen-klal --task line_tracing
       evalkit train --model qwen-base --task line_tracing --objective ntp_klal     the same
       evalkit train my.yaml --set klal.weight=0.5 --set seed=1
+      evalkit train --model qwen-klal --task line_tracing --plan --machine 1x24gb
 
     The same command again does nothing, or goes on after a kill from the last checkpoint with optimiser
     state, to the same weights. `evalkit run --model M --task T` then finds the checkpoint.
@@ -79,19 +100,32 @@ def train_command(
     from evalkit.remote.folders import fetched
     from evalkit.task import load_task
     from model_adapters import get_entry
+    from trainers.machine import load_machine, machine_names
     from trainers.spec import find_config, make_spec, read_config
 
     path = _config_path(config, model_name, task_name, objective, find_config)
-    spec = make_spec(read_config(path), str(path), parse_settings(settings, structured=True))
+    chosen = parse_settings(settings, structured=True)
+
+    def spec_on(name: str | None) -> "TrainSpec":
+        """The config, what the machine sets, and --set, each over what is before it."""
+        return make_spec(read_config(path), str(path), (load_machine(name).settings if name else {}) | chosen)
+
+    spec = spec_on(machine)
     entry = get_entry(spec.model, models_file)
-    out = out or _place(entry, spec)
     base = _base_entry(spec, base_checkpoint, models_file)
     tasks = [load_task(name, tasks_dir) for name in spec.tasks]
     data = [(task, read_split(fetched(data_dir, task.dataset), task.dataset, spec.split)) for task in tasks]
     for _, split in data:
         split.require_images()
+    if planned:
+        names = [machine] if machine else machine_names()
+        show_plans({name: spec_on(name) for name in names}, base, data, mfu, as_json)
+        return
+    if mfu is not None:
+        raise click.UsageError("--mfu is for --plan.")
+    out = out or _place(entry, spec)
     if dry_run:
-        _show_plan(spec, base, data, out, as_json)
+        _show_spec(spec, base, data, out, as_json)
         return
     with first_of_ranks() as first:
         training = _train(spec, base, data, out, force)
@@ -166,11 +200,13 @@ def _train(
     return train(spec, base, data, out, force=force)
 
 
-def _show_plan(
+def _show_spec(
     spec: "TrainSpec", base: "ModelEntry", data: "list[tuple[TaskSpec, Split]]", out: Path, as_json: bool
 ) -> None:
+    from trainers.planning import steps_of
+
     n = sum(min(spec.limit or len(split.samples), len(split.samples)) for _, split in data)
-    steps = spec.steps or -(-int(n * (spec.epochs or 0)) // spec.batch_size)
+    steps = steps_of(spec, n)
     facts = {
         "model": spec.model,
         "base": f"{base.name} ({base.checkpoint})",

@@ -6,21 +6,32 @@ On an ordinary folder all of this does nothing, and no package for shared storag
 from collections.abc import Callable
 from pathlib import Path
 
-from evalkit.errors import Unsent
+from evalkit.errors import StoreError, Unsent
 from evalkit.remote.address import is_url, parse
 from evalkit.remote.faults import Unreachable
 from evalkit.remote.mirror import mirror_at, mirror_of
 from evalkit.remote.pulling import everything, pull
 from evalkit.remote.pushing import push
 
+# protocols of fsspec that cannot be written to, or that end with their process
+_NOT_SHARED = frozenset({"memory", "http", "https", "data", "zip", "tar", "github", "reference", "cached"})
+
 
 def local_folder(text: str) -> Path:
-    """The folder to work in: the path itself, or of a URL its place in the mirror. Asks no storage yet."""
+    """The folder to work in: the path itself, or of a URL its place in the mirror. Asks no storage yet.
+
+    Raises StoreError for a URL that is none, or of a protocol that shares nothing.
+    """
     if text.startswith("file://"):
         return Path("/" + text.removeprefix("file://").lstrip("/"))
     if not is_url(text):
         return Path(text)
     address = parse(text)
+    if address.protocol in _NOT_SHARED:
+        raise StoreError(
+            f"{text}: {address.protocol} keeps nothing that another process could read. Shared storage is s3, gs, abfs "
+            "and others that are written to and stay."
+        )
     return mirror_at(address).path(address.path)
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from evalkit.errors import StoreError
+from evalkit.errors import InUse, StoreError, Unsent
 from evalkit.remote.faults import Changed
 from evalkit.remote.mirror import Mirror
 from evalkit.remote.names import LEASE_FILE
@@ -55,7 +55,7 @@ class Lease:
             except Changed:
                 found = self._mirror.objects.read(self._key)
                 if found is None:
-                    raise StoreError(self._just_now()) from None
+                    raise InUse(self._just_now()) from None
         if found is not None:
             self._take_over(*found)
         if not self._mirror.conditional:
@@ -65,9 +65,9 @@ class Lease:
         self._beat = pool, pool.submit(self._renew_until_over)
 
     def check(self) -> None:
-        """Raises StoreError once another process has taken it over."""
+        """Raises Unsent once another process has taken it over."""
         if self._lost is not None:
-            raise StoreError(self._lost)
+            raise Unsent(self._lost)
 
     @property
     def lost(self) -> bool:
@@ -97,11 +97,11 @@ class Lease:
         same_place = (holder["mirror"], holder["host"]) == (self._mirror.id, socket.gethostname())
         left = holder["expires"] + SKEW_S - time.time()
         if not same_place and left > 0:
-            raise StoreError(self._refusal(holder, left))
+            raise InUse(self._refusal(holder, left))
         try:
             self._tag = self._mirror.objects.replace(self._key, self._body(), tag)
         except Changed:
-            raise StoreError(self._just_now()) from None
+            raise InUse(self._just_now()) from None
 
     def _refusal(self, holder: dict[str, Any], left: float) -> str:
         since = datetime.fromtimestamp(holder["since"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -114,7 +114,7 @@ class Lease:
     def _look_again(self) -> None:
         found = self._mirror.objects.read(self._key)
         if found is None or _holder(found[0])["owner"] != self.owner:
-            raise StoreError(self._just_now())
+            raise InUse(self._just_now())
 
     def _just_now(self) -> str:
         return f"{self._mirror.url(self._below)}: another process began to write this run just now."

@@ -17,7 +17,7 @@ from evalkit.remote.faults import Absent
 from evalkit.remote.mirror import Mirror, make_folder, place, stamp
 from evalkit.remote.names import is_plain
 from evalkit.remote.objects import Known
-from evalkit.remote.rows import Lines, content, contradictions, only_in, united
+from evalkit.remote.rows import Lines, content, contradictions, fault, only_in, united
 from evalkit.store import LOCK_FILE, ROWS_FILE
 
 _LOG = logging.getLogger(__name__)
@@ -29,6 +29,11 @@ _TRIES = 3
 _RUN = r"(?P<run>(?:.*/)?runs/[^/]+/[^/]+-[0-9a-f]{8})"
 _PART = re.compile(_RUN + r"/(?:rows\.jsonl|rows/[^/]+\.jsonl)")
 _OF_RUN = re.compile(_RUN + r"/[^/]+")
+
+
+class Damaged(StoreError):
+    """An object that should hold rows holds something else; the mirror has none of it."""
+
 
 Entries = dict[str, dict[str, Any] | None]
 
@@ -122,6 +127,11 @@ def _content(mirror: Mirror, key: str) -> bytes:
     found = mirror.objects.read(key)
     if found is None:
         raise Absent(f"{mirror.url(key)}: put together with others while it was read.")
+    if (line := fault(found[0])) is not None:
+        raise Damaged(
+            f"{mirror.url(key)}:{line}: not a row: the object was changed or damaged. Put it back as it was, or remove "
+            "it: what it held is asked again."
+        )
     return found[0]
 
 

@@ -15,7 +15,7 @@ from evalkit.errors import StoreError
 from evalkit.remote.mirror import Mirror, make_folder, stamp
 from evalkit.remote.names import is_content, is_plain
 from evalkit.remote.objects import Known
-from evalkit.remote.parts import Entries, Parts, is_part, not_at_work, pull_rows, run_of
+from evalkit.remote.parts import Damaged, Entries, Parts, is_part, not_at_work, pull_rows, run_of
 from evalkit.store import ROWS_FILE, RUN_FILE
 
 _LOG = logging.getLogger(__name__)
@@ -83,7 +83,11 @@ def _pull_idle(
     with not_at_work(mirror.path(run)) as idle:
         if not idle:
             return {}, []
-        _, entries, odd = _pull_run(mirror, run, listed, known, wanted)
+        try:
+            _, entries, odd = _pull_run(mirror, run, listed, known, wanted)
+        except Damaged as damage:
+            _LOG.warning("%s What this machine has of the run stands.", damage)
+            return {}, []
         return entries, odd
 
 

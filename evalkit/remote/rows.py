@@ -30,6 +30,11 @@ def united(parts: Iterable[bytes]) -> Lines:
     return found
 
 
+def fault(part: bytes) -> int | None:
+    """The number of the first line that is no row, from 1, or None."""
+    return next((number for number, (name, _) in enumerate(_lines(part), 1) if name.startswith("\0")), None)
+
+
 def only_in(mine: Lines, shared: Lines) -> Lines:
     """What `mine` adds to `shared`: samples that it lacks, and replies to what failed there."""
     return {

@@ -104,15 +104,16 @@ class Uploader:
                     "%s. The run goes on; its rows are kept in %s and sent later.", self._fault, self._folder
                 )
             return False
-        if self._told:
+        if self._told and not self._lease.lost:
             _LOG.warning("%s: the storage answers again; all rows are sent.", self._mirror.url(self._run))
         self._fault, self._down_since, self._told = None, None, False
         return True
 
     def _send(self, last: bool) -> None:
         files = self._changed_files()  # before the rows: a run.json that is there has the rows that it counts
-        self._send_segments()
-        if self._lease.lost:  # what follows is no longer ours to write
+        if not self._lease.lost:  # else nothing of it is ours to write any more
+            self._send_segments()
+        if self._lease.lost:
             return
         together = self._put_together() if last or len(self._segments) > _MOST_SEGMENTS else []
         for file in files:
