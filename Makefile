@@ -64,6 +64,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.kill_resume
 	$(BIN)/python -m benchmarks.klal_step
+	$(BIN)/python -m benchmarks.train_memory
+	$(BIN)/python -m benchmarks.ray_scale
 	$(BIN)/python -m benchmarks.api_speed
 	$(BIN)/python -m benchmarks.api_rate
 	$(BIN)/python -m benchmarks.api_kill
