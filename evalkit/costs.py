@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from evalkit.lazy import Left
 from evalkit.records import Prompt
 
 
@@ -45,6 +46,7 @@ class Budget:
         self._spent = self._dearest = 0.0
         self._reserved: dict[str, float] = {}
         self.stopped = False
+        self.counts = limit_usd is not None  # else what is spent decides nothing
         self._lock = threading.Lock()
 
     def stop(self) -> None:
@@ -69,7 +71,7 @@ class Budget:
             return False
         return self._limit is None or self._spent + self._worth(prompt) <= self._limit + _ROUNDING_USD
 
-    def handed(self, left: deque[Prompt]) -> Iterator[Prompt]:
+    def handed(self, left: deque[Prompt] | Left[Prompt]) -> Iterator[Prompt]:
         """Take questions from the left while the budget has room for them."""
         while left and self._reserve(left[0]):
             yield left.popleft()

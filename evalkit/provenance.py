@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +19,24 @@ _PACKAGES = ("numpy", "pillow", "torch", "transformers", "vllm", "openai", "goog
 
 def digest(value: Any) -> str:
     """sha256 of a JSON value, independent of key order. Raises ConfigError for NaN and infinity."""
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     except ValueError as error:  # NaN, inf: as YAML may spell them
         raise ConfigError(f"A setting is no finite number: {error}.") from None
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text.encode()
+
+
+def digest_of(values: Iterable[Any]) -> str:
+    """digest(list(values)), one value after the other."""
+    found = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        found.update((b"," if number else b"") + _canonical(value))
+    found.update(b"]")
+    return found.hexdigest()
 
 
 def now() -> str:

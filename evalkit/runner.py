@@ -1,7 +1,8 @@
 """One evaluation, read top to bottom: plan -> ask what is missing -> store each reply -> summary."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +11,9 @@ from evalkit.costs import Budget, cost_usd
 from evalkit.datasets.disk import Split
 from evalkit.errors import AdapterError, StoreError
 from evalkit.frames import Frame
+from evalkit.lazy import Left, held
 from evalkit.prompts import make_prompt
-from evalkit.provenance import digest, git_commit, machine, now, versions
+from evalkit.provenance import digest, digest_of, git_commit, machine, now, versions
 from evalkit.records import VERDICTS, Adapter, Prompt, Reply, Sample
 from evalkit.sampling import stratified
 from evalkit.scoring import SCORED_KEYS, Scorer
@@ -35,8 +37,9 @@ class Plan:
     frame: Frame | None
     frame_source: str | None
     split: Split
-    samples: tuple[Sample, ...]
-    prompts: tuple[Prompt, ...]
+    samples: Sequence[Sample]
+    prompts: Sequence[Prompt]  # each to the sample of the same place
+    prompts_sha256: str
     trained_on: str | None
     limit: int | None
     seed: int
@@ -55,7 +58,7 @@ class Plan:
             "model": self.identity,
             "trained_on": self.trained_on,
             "dataset": self.split.fingerprint,
-            "prompts": digest([[p.sample_id, p.sha256] for p in self.prompts]),
+            "prompts": self.prompts_sha256,
             "origin": self.origin,
         }
         return f"{self.model['name']}/{self.task.name}-{self.split.name}{trained}-{digest(covered)[:8]}"
@@ -77,7 +80,8 @@ def make_plan(
 ) -> Plan:
     """Choose the samples and write the prompts of a run. Raises ConfigError."""
     samples = stratified(split.samples, limit, seed)
-    prompts = tuple(make_prompt(task, variant, sample) for sample in samples)
+    prompts = held(len(samples), lambda i: make_prompt(task, variant, samples[i]))
+    asked = digest_of([p.sample_id, p.sha256] for p in prompts)
     return Plan(
         *(
             task,
@@ -89,6 +93,7 @@ def make_plan(
             split,
             samples,
             prompts,
+            asked,
             trained_on,
             limit,
             seed,
@@ -116,11 +121,11 @@ def execute(
     the same call finishes; nothing stored is asked twice. A budget is never exceeded by more than
     a provider charges beyond what was expected of the questions in flight.
     """
-    done = {sample_id for sample_id, row in store.rows.items() if row["verdict"] != "failed"}
-    todo = [prompt for prompt in plan.prompts if prompt.sample_id not in done]
     budget = budget or Budget()
-    budget.charge_stored(store.rows.values())
-    if not todo or not budget.has_room_for(todo[0]):
+    if budget.counts:
+        budget.charge_stored(store.rows.values())
+    todo = _Todo(plan, store)
+    if not todo.left or not budget.has_room_for(todo.left[0]):
         return _close_run(plan, store, store.read_meta() or new_meta(plan))
     adapter = load()  # before anything is written: a model that cannot be loaded leaves no run
     try:
@@ -134,25 +139,43 @@ def execute(
     return meta
 
 
+class _Todo:
+    """What a run still asks, one question after the other, and those that are asked and not answered."""
+
+    def __init__(self, plan: Plan, store: RunStore) -> None:
+        self._plan, self._asked = plan, dict[str, int]()
+        # settled now: rows of this run's own, failed ones too, are not asked again
+        again = set(store.failed)
+        self.left = Left(self._missing(store, again))
+
+    def _missing(self, store: RunStore, again: set[str]) -> Iterator[Prompt]:
+        for place, prompt in enumerate(self._plan.prompts):
+            if prompt.sample_id not in store.rows or prompt.sample_id in again:
+                self._asked[prompt.sample_id] = place
+                yield prompt
+
+    def answered(self, sample_id: str) -> tuple[Sample, Prompt]:
+        """Raises AdapterError for one that is not asked."""
+        place = self._asked.pop(sample_id, None)
+        if place is None:
+            raise AdapterError(f"{self._plan.model['name']} answered {sample_id!r} unasked, or twice.")
+        return self._plan.samples[place], self._plan.prompts[place]
+
+
 def _ask(
     plan: Plan,
     store: RunStore,
     adapter: Adapter,
-    todo: list[Prompt],
+    todo: _Todo,
     budget: Budget,
     progress: Progress | None,
 ) -> None:
-    samples = {sample.sample_id: sample for sample in plan.samples}
-    waiting = {prompt.sample_id: prompt for prompt in todo}
     verdicts = Counter(row["verdict"] for row in store.rows.values())
-    left = deque(todo)
     # a budget that is reserved to the last cent by questions in flight may have room once they are answered
-    while left and budget.has_room_for(left[0]):
-        for reply in adapter.replies(budget.handed(left)):
-            prompt = waiting.pop(reply.sample_id, None)
-            if prompt is None:
-                raise AdapterError(f"{plan.model['name']} answered {reply.sample_id!r} unasked, or twice.")
-            row = make_row(plan.scorer, samples[reply.sample_id], prompt, reply)
+    while todo.left and budget.has_room_for(todo.left[0]):
+        for reply in adapter.replies(budget.handed(todo.left)):
+            sample, prompt = todo.answered(reply.sample_id)
+            row = make_row(plan.scorer, sample, prompt, reply)
             store.append(row)
             verdicts[row["verdict"]] += 1
             budget.charge(row)
@@ -220,8 +243,7 @@ def summary(meta: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], fold
     ci95 is taken over the same samples: one without a reply counts as not correct until it has one.
     """
     n, correct = meta["selection"]["n"], meta["counts"]["correct"]
-    hits = [row["verdict"] == "correct" for row in rows.values()]
-    clusters = [str(row.get("cluster", row["sample_id"])) for row in rows.values()]
+    hits, clusters, coordinates = _looked_over(rows.values())
     absent = n - len(rows)
     interval = accuracy_interval(
         hits + [False] * absent, clusters + [f"\0absent{i}" for i in range(absent)], seed=meta["seed"]
@@ -240,27 +262,46 @@ def summary(meta: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], fold
         "status": meta["status"],
         "sample_of": meta["dataset"]["n_split"] if n < meta["dataset"]["n_split"] else None,
         "cost_usd": meta["cost_usd"],
-        **_of_coordinates(rows.values(), n),
+        **_of_coordinates(coordinates, n),
         "run": str(folder),
     }
 
 
-def _of_coordinates(rows: Iterable[Mapping[str, Any]], n: int) -> dict[str, float]:
+_OF_COORDINATES = {
+    "iou": "mean_iou",
+    "beyond_image": "beyond_image",
+    "correct_floor_cell": "floor_cell_accuracy",
+}
+
+
+def _looked_over(
+    rows: Iterable[Mapping[str, Any]],
+) -> tuple[list[bool], list[str], dict[str, list[float]]]:
+    """Of all rows, in one pass: whether correct, the cluster, and what there is of points and boxes."""
+    hits, clusters, found = [], [], {key: [] for key in _OF_COORDINATES}  # type: ignore[var-annotated]
+    for row in rows:
+        hits.append(row["verdict"] == "correct")
+        clusters.append(sys.intern(str(row.get("cluster", row["sample_id"]))))
+        for key in _OF_COORDINATES:
+            if key in row:
+                found[key].append(row[key])
+    return hits, clusters, found
+
+
+def _of_coordinates(found: Mapping[str, list[float]], n: int) -> dict[str, float]:
     """What else is reported of points and boxes, over all selected samples; nothing where no row has it.
 
     mean_iou counts a sample without a readable box as 0; beyond_image is the share of boxes that leave the
     picture; floor_cell_accuracy is that of whole cells of the 24 x 24 grid.
     """
-    names = {"iou": "mean_iou", "beyond_image": "beyond_image", "correct_floor_cell": "floor_cell_accuracy"}
-    found = {name: [row[key] for row in rows if key in row] for key, name in names.items()}
-    return {name: sum(values) / n for name, values in found.items() if values and n}
+    return {_OF_COORDINATES[key]: sum(values) / n for key, values in found.items() if values and n}
 
 
 def _open_run(plan: Plan, store: RunStore, ran_on: Mapping[str, str]) -> dict[str, Any]:
     """run.json of a new run, or of the one to go on with; failed rows make room for another try."""
     earlier = store.read_meta()
-    if any(row["verdict"] == "failed" for row in store.rows.values()):
-        store.replace_rows([row for row in store.rows.values() if row["verdict"] != "failed"])
+    if store.failed:
+        store.replace_rows(row for row in store.rows.values() if row["verdict"] != "failed")
     meta = (earlier or new_meta(plan)) | {"status": "running", "ended": None}
     meta["ran_on"] = {**machine(), **ran_on}
     store.write_meta(meta)
@@ -314,14 +355,24 @@ def _close_run(plan: Plan, store: RunStore, meta: Mapping[str, Any]) -> dict[str
     return closed
 
 
-def settle(meta: dict[str, Any], rows: Any, expected: int) -> dict[str, Any]:
+def settle(meta: dict[str, Any], rows: Iterable[Mapping[str, Any]], expected: int) -> dict[str, Any]:
     """run.json with counts, cost and status as the rows have them."""
-    rows = list(rows)
-    counts = Counter(row["verdict"] for row in rows)
-    complete = len(rows) == expected and not counts["failed"]
+    counts, answered_by = Counter[str](), Counter[str]()
+
+    def counted() -> Iterator[Mapping[str, Any]]:
+        for row in rows:
+            counts[row["verdict"]] += 1
+            if row.get("answered_by"):
+                answered_by[row["answered_by"]] += 1
+            yield row
+
+    looked_at = counted()
+    meta["cost_usd"] = cost_usd(meta["model"].get("prices"), looked_at)
+    for _ in looked_at:  # without prices nobody has
+        pass
+    complete = counts.total() == expected and not counts["failed"]
     meta["counts"] = {verdict: counts[verdict] for verdict in VERDICTS}
-    meta["cost_usd"] = cost_usd(meta["model"].get("prices"), rows)
-    meta["answered_by"] = dict(Counter(row["answered_by"] for row in rows if row.get("answered_by")))
+    meta["answered_by"] = dict(answered_by)
     meta["status"] = "complete" if complete else "unfinished"
     meta["ended"] = meta["ended"] or now()  # a run that only was looked at keeps its end
     return meta

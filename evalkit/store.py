@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,7 @@ import orjson
 
 from evalkit.errors import InUse, StoreError
 from evalkit.records import VERDICTS
+from evalkit.storedrows import StoredRows
 
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
@@ -53,11 +54,11 @@ class RunStore:
             self._take_lock()
             self._prepare()
             drop_torn_line(folder / ROWS_FILE)
-            self.rows: dict[str, dict[str, Any]] = {}
-            for row in read_rows(folder):
+            self.rows, self.failed = StoredRows(folder / ROWS_FILE), set[str]()
+            for line, row in _read_lines(folder, _loads):
                 if row["sample_id"] in self.rows:
                     raise StoreError(f"{folder / ROWS_FILE}: sample {row['sample_id']!r} stands there twice.")
-                self.rows[row["sample_id"]] = row
+                self._note(row, len(line))
         except BaseException:
             os.close(self._lock)
             raise
@@ -100,24 +101,41 @@ class RunStore:
         with _one_line(self.folder):
             _write_all(self._rows_fd, line)
             os.fdatasync(self._rows_fd)
-        self.rows[sample_id] = dict(row)
+        self._note(row, len(line))
 
-    def replace_rows(self, rows: list[dict[str, Any]]) -> None:
+    def replace_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put these rows in place of all, atomically: the old file or the new one, never a mixture."""
         if self._rows_fd is not None:
             os.close(self._rows_fd)
             self._rows_fd = None
-        _replace(self.folder / ROWS_FILE, b"".join(dump_row(row) for row in rows))
-        self.rows = {row["sample_id"]: row for row in rows}
+        new, failed = StoredRows(self.folder / ROWS_FILE), set[str]()
+
+        def lines() -> Iterator[bytes]:
+            for row in rows:
+                line = dump_row(row)
+                _note(new, failed, row, len(line))
+                yield line
+
+        _replace(self.folder / ROWS_FILE, lines())
+        self.rows, self.failed = new, failed
+
+    def _note(self, row: Mapping[str, Any], n_bytes: int) -> None:
+        _note(self.rows, self.failed, row, n_bytes)
 
     def write_meta(self, meta: Mapping[str, Any]) -> None:
         """Replace run.json atomically."""
         text = json.dumps(meta, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _replace(self.folder / RUN_FILE, text.encode("utf-8", "backslashreplace"))  # as JSON escapes
+        _replace(self.folder / RUN_FILE, [text.encode("utf-8", "backslashreplace")])  # as JSON escapes
 
     def read_meta(self) -> dict[str, Any] | None:
         """run.json, or None for a new folder."""
         return read_meta(self.folder) if (self.folder / RUN_FILE).exists() else None
+
+
+def _note(rows: StoredRows, failed: set[str], row: Mapping[str, Any], n_bytes: int) -> None:
+    rows.note(row, n_bytes)
+    if row["verdict"] == "failed":
+        failed.add(row["sample_id"])
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -150,7 +168,11 @@ def read_rows(folder: Path, *, fast: bool = False) -> Iterator[dict[str, Any]]:
     fast: for reports, by orjson, which makes floats of integers beyond 64 bits; never to write rows again.
     Raises StoreError on a whole line that is no row.
     """
-    loads = _fast_loads if fast else _loads
+    for _, row in _read_lines(folder, _fast_loads if fast else _loads):
+        yield row
+
+
+def _read_lines(folder: Path, loads: Callable[[bytes], Any]) -> Iterator[tuple[bytes, dict[str, Any]]]:
     path = folder / ROWS_FILE
     if not path.exists():
         return
@@ -165,7 +187,7 @@ def read_rows(folder: Path, *, fast: bool = False) -> Iterator[dict[str, Any]]:
                 whole = False
             if not whole:
                 raise StoreError(f"{path}:{number}: not a row: the file was changed or damaged.")
-            yield row
+            yield line, row
 
 
 def _loads(line: bytes) -> Any:
@@ -184,14 +206,24 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
+_LOOKED_AT = 2**16  # bytes at a time, from the end of a file
+
+
 def drop_torn_line(path: Path) -> None:
     """Cut a last line without its end off the file. Only for who holds the run's lock."""
     if not path.exists():
         return
     with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
+        size = whole = file.seek(0, os.SEEK_END)
+        while whole:
+            start = max(0, whole - _LOOKED_AT)
+            file.seek(start)
+            found = file.read(whole - start).rfind(b"\n")
+            if found >= 0:
+                whole = start + found + 1
+                break
+            whole = start
+        if whole != size:
             file.truncate(whole)
             os.fsync(file.fileno())
 
@@ -212,11 +244,11 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: Iterable[bytes]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with _one_line(path):
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"", "errors", "records", "paths", "yamlfile", "extras", "cluster"},
+    {"", "errors", "records", "paths", "yamlfile", "extras", "cluster", "lazy", "storedrows"},
     {"frames", "parsers", "metrics", "stats", "targets", "costs"},
     {"task", "prompts", "datasets", "store", "scoring", "sampling", "provenance", "scores", "remote"},
     {

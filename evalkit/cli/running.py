@@ -80,7 +80,7 @@ def answer(
 
     with open_run(folder) as store:
         journal = folder / "batches.jsonl" if how.batch else None
-        proven = any(row["verdict"] != "failed" for row in store.rows.values())
+        proven = len(store.rows) > len(store.failed)
         make = partial(load, costs.entry, how, journal, proven)
         meta, stopped = _execute_visibly(plan, store, make, costs.budget(), costs.paid_singly, execute)
         result = summary(meta, store.rows, folder)
@@ -130,7 +130,7 @@ def _execute_visibly(
 
     from evalkit.errors import QuotaExhausted
 
-    done = sum(row["verdict"] != "failed" for row in store.rows.values())
+    done = len(store.rows) - len(store.failed)
     label = f"{plan.model['name']} {plan.task.name}"
     bar_of = tqdm(total=len(plan.prompts), initial=done, desc=label, unit="sample", disable=None)
     with _asked_to_stop(budget if paid else None), bar_of as bar:

@@ -8,14 +8,18 @@ split came about and carries its fingerprint, which is over rows and pixels, not
 
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from evalkit.datasets import DATASETS, GoldKind
 from evalkit.errors import DataError
+from evalkit.lazy import held
 from evalkit.records import Sample
 
 METADATA = "metadata.jsonl"
@@ -32,7 +36,7 @@ class Split:
 
     dataset: str
     name: str
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]  # of a large split each is read from disk when it is asked for
     fingerprint: str
 
     def require_images(self) -> None:
@@ -60,26 +64,42 @@ def pixels_sha256(size_wh: tuple[int, int], rgb: bytes) -> str:
 
 def read_rows(data_dir: Path, dataset: str, split: str) -> list[dict[str, Any]]:
     """The rows of metadata.jsonl. Raises DataError: what is missing and what to type, or the damaged line."""
+    with _opened(data_dir, dataset, split) as file:
+        return [row for _, row in _rows(file, dataset)]
+
+
+def _opened(data_dir: Path, dataset: str, split: str) -> BinaryIO:
     path = data_dir / dataset / split / METADATA
     if not path.is_file():
         raise DataError(_missing(data_dir, dataset, split))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return path.open("rb")
+    except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}).") from None
-    rows = []
-    # not splitlines: U+2028 and its like may stand in a JSON text
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+
+
+def _rows(file: BinaryIO, dataset: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(where it starts in bytes, row) of each line. Raises DataError."""
+    path, start = file.name, 0
+    lines = iter(file)
+    for number in count(1):
         try:
-            row = json.loads(line)
+            line = next(lines, b"")  # only \n ends it: U+2028 and its like may stand in a JSON text
+            if not line:
+                return
+            text = line.decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read ({error}).") from None
+        try:
+            row = json.loads(text)
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not a JSON object.")
         if fault := row_fault(row, DATASETS[dataset].gold):
             raise DataError(f"{path}:{number}: {fault}.")
-        rows.append(row)
-    return rows
+        yield start, row
+        start += len(line)
 
 
 def row_fault(row: Mapping[str, Any], gold: GoldKind) -> str | None:
@@ -138,14 +158,40 @@ def _missing(data_dir: Path, dataset: str, split: str) -> str:
 
 def read_split(data_dir: Path, dataset: str, split: str) -> Split:
     """One split as samples. Raises DataError in one line."""
-    rows = read_rows(data_dir, dataset, split)
     folder = data_dir / dataset / split
+    starts = array("Q")
     seen: set[str] = set()
-    for row in rows:
-        if row["sample_id"] in seen:
-            raise DataError(f"{folder / METADATA}: sample id {row['sample_id']!r} stands there twice.")
-        seen.add(row["sample_id"])
-    return Split(dataset, split, tuple(_sample(row, folder) for row in rows), fingerprint(rows))
+
+    def checked(file: BinaryIO) -> Iterator[dict[str, Any]]:
+        for start, row in _rows(file, dataset):
+            if row["sample_id"] in seen:
+                raise DataError(f"{folder / METADATA}: sample id {row['sample_id']!r} stands there twice.")
+            seen.add(row["sample_id"])
+            starts.append(start)
+            yield row
+
+    with _opened(data_dir, dataset, split) as file:
+        found = fingerprint(checked(file))
+        starts.append(file.tell())
+        samples = held(len(seen), _Reader(file, starts, folder))
+    return Split(dataset, split, samples, found)
+
+
+class _Reader:
+    """Reads sample i from the file as it was opened, also where another takes its name meanwhile."""
+
+    def __init__(self, file: BinaryIO, starts: Sequence[int], folder: Path) -> None:
+        self._fd, self._starts, self._folder = os.dup(file.fileno()), starts, folder
+
+    def __call__(self, i: int) -> Sample:
+        line = os.pread(self._fd, self._starts[i + 1] - self._starts[i], self._starts[i])
+        try:
+            return _sample(json.loads(line), self._folder)
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{self._folder / METADATA}: was changed while it was read.") from None
+
+    def __del__(self) -> None:
+        os.close(self._fd)
 
 
 def _sample(row: Mapping[str, Any], folder: Path) -> Sample:
