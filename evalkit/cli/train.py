@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     help="Folder of the checkpoint.  [default: the registry entry's]",
 )
 @click.option("--base", "base_checkpoint", metavar="PATH", help="Start from this folder or Hub id instead.")
-@click.option("--force", is_flag=True, help="Replace another training in that folder.")
+@click.option("--force", is_flag=True, help="Replace whatever checkpoint is in that folder.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 @click.option(
     "--plan",
