@@ -169,6 +169,9 @@ def test_the_command_shows_the_arithmetic(tmp_path):
     full = evalkit(*words, "--machine", "1x24gb", "--set", "tuning=full")
     assert full.exit_code == 0
     assert "DOES NOT FIT" in full.output
+    every = evalkit(*words, "--set", "tuning=full", "--set", "precision=float32")
+    assert "sharding=fsdp spreads the model" in every.output
+    assert "float32 takes several times as long" in every.output
     assert evalkit(*words[:-1], "--mfu", "0.5").exit_code == 2
 
 

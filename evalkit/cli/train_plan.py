@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from trainers.spec import TrainSpec
 
 
+_SLOWER = "The speed is that of bfloat16; float32 takes several times as long."
+_SPREAD = "--set sharding=fsdp spreads the model over the GPUs of a machine."
+
+
 def show_plans(
     specs: "Mapping[str, TrainSpec]",
     base: "ModelEntry",
@@ -141,6 +145,8 @@ def _show_memory(plan: "TrainPlan") -> None:
     spare = plan.spare_gib
     told = f"fits, {spare:.1f} GiB to spare" if plan.fits else f"DOES NOT FIT, {-spare:.1f} GiB too much"
     click.echo(f"  of {machine.memory_gib:g} GiB: {told}")
+    if not plan.fits and machine.gpus > 1 and plan.spec.sharding == "none":
+        click.echo(f"  {_SPREAD}")
     loading = f"{machine.gpus} processes load" if machine.gpus > 1 else "the process loads"
     click.echo(
         f"Memory of the machine: {plan.host_gib:.1f} GiB while {loading} the model; on disk {plan.disk_gib:.1f} GiB"
@@ -160,7 +166,7 @@ def _show_hours(plan: "TrainPlan") -> None:
         f"{machine.tflops:g} TFLOP/s x {plan.mfu:.0%} of it, which is assumed) / 3600"
     )
     if plan.spec.precision == "float32":
-        click.echo("  The speed is that of bfloat16; float32 takes several times as long.")
+        click.echo(f"  {_SLOWER}")
 
 
 def _show_all(plans: "Mapping[str, TrainPlan]", cannot: Mapping[str, str], base: "ModelEntry") -> None:
@@ -180,4 +186,10 @@ def _show_all(plans: "Mapping[str, TrainPlan]", cannot: Mapping[str, str], base:
             )
     for name, why in cannot.items():
         click.echo(f"  {name:<8} {why}")
+    if any(plan.spec.precision == "float32" for plan in plans.values()):
+        click.echo(f"  {_SLOWER}")
+    if any(
+        not plan.fits and plan.machine.gpus > 1 and plan.spec.sharding == "none" for plan in plans.values()
+    ):
+        click.echo(f"  {_SPREAD}")
     click.echo("Estimates; the arithmetic: --plan --machine NAME.")
